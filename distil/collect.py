@@ -1,0 +1,84 @@
+"""Stage 01: ask the teacher, in two styles, and verify every chain of thought against the answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from distil.chat import Chat, Reply
+from distil.prompt import messages
+from distil.verify import extract_boxed, is_correct
+
+STYLES = ("fast", "slow")
+TAGS = re.compile(r"<\|(?:begin|end)_of_(?:thought|solution)\|>|</?think>")
+SOLUTION = re.compile(r"<\|begin_of_solution\|>(.*?)(?:<\|end_of_solution\|>|$)", re.DOTALL)
+
+
+def split_chain(text: str, reasoning: str = "") -> tuple[str, str]:
+    """(thought, solution): from a reasoning field, from Thought/Solution tags, or by cutting off the last step.
+
+    Blank lines between steps are made uniform: one, and if the text has none every line is a step.
+    """
+    tagged = SOLUTION.search(text)
+    if reasoning:
+        thought, solution = reasoning, TAGS.sub("", text)
+    elif tagged:
+        thought, solution = TAGS.sub("", text[: tagged.start()]), TAGS.sub("", tagged.group(1))
+    else:
+        steps = split_steps(TAGS.sub("", text))
+        thought, solution = "\n\n".join(steps[:-1]), steps[-1] if steps else ""
+    return "\n\n".join(split_steps(thought)), "\n\n".join(split_steps(solution))
+
+
+def split_steps(text: str) -> list[str]:
+    """The steps of a chain: paragraphs, or lines where there are no paragraphs."""
+    text = text.strip()
+    return [s.strip() for s in re.split(r"\n\s*\n" if "\n\n" in text else r"\n", text) if s.strip()]
+
+
+def chain_text(chain: dict) -> str:
+    """What the student learns to write: the thought, a blank line, the solution."""
+    return "\n\n".join(part for part in (chain["thought"], chain["solution"]) if part)
+
+
+def make_chain(chain_id: str, problem: dict, style: str, reply: Reply, teacher: str, **more) -> dict:
+    """A row of `chains.jsonl`. `correct` asks for a boxed right answer in a text that was not cut off."""
+    thought, solution = split_chain(reply.text, reply.reasoning)
+    row = {
+        "id": chain_id, "problem_id": problem["id"], "style": style, "thought": thought, "solution": solution,
+        "teacher": teacher, "n_tokens": reply.completion_tokens, "finish_reason": reply.finish_reason,
+    } | more
+    text = chain_text(row)
+    row["correct"] = (
+        reply.finish_reason == "stop" and text.count("\\boxed{") == 1 and is_correct(text, problem, boxed_only=True)
+    )
+    if not row["correct"]:
+        row["why"] = why_not(row, text)
+    return row
+
+
+def why_not(row: dict, text: str) -> str:
+    if row["finish_reason"] != "stop":
+        return "cut off at the token limit"
+    boxes = text.count("\\boxed{")
+    if boxes > 1:
+        return "several boxed answers"
+    return "wrong answer" if boxes and extract_boxed(text) else "no boxed answer"
+
+
+def collect(problems: Sequence[dict], chat: Chat, style: str, samples: int, seed: int,
+            max_tokens: int = 1024) -> list[dict]:
+    """`samples` chains of one style for each problem, verified, as rows of `chains.jsonl`.
+
+    Sampled at temperature 0.7. A request that failed for good leaves no row here: ask again and it is sent again.
+    """
+    jobs = [(problem, k) for problem in problems for k in range(samples)]
+    replies = chat.map(
+        [messages(style, question=problem["question"]) for problem, _ in jobs],
+        max_tokens=max_tokens, temperature=0.7, seeds=[seed * 1000 + k for _, k in jobs], label=f"{style} chains",
+    )
+    return [
+        make_chain(f"{problem['id']}-{style}-{k}", problem, style, reply, chat.model)
+        for (problem, k), reply in zip(jobs, replies, strict=True)
+        if reply is not None
+    ]

@@ -1,0 +1,201 @@
+"""Stage 04: supervised fine-tuning on chains, with Unsloth on a GPU and TRL elsewhere, from one configuration."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from collections.abc import Sequence
+from importlib import util
+from pathlib import Path
+
+from distil.chat import quiet
+from distil.stage import StageError, sha256, write_text
+from distil.student import choose_dtype, encode_prompt, load_tokenizer, resolve
+
+BATCH = 8
+LORA = {"r": 32, "lora_alpha": 64, "lora_dropout": 0.0}
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+METHODS = ("full", "lora", "qlora")
+
+
+def backend() -> str:
+    """`unsloth` where there is a GPU and it is installed, else `trl`."""
+    import torch
+
+    return "unsloth" if torch.cuda.is_available() and util.find_spec("unsloth") else "trl"
+
+
+def encode_rows(rows: Sequence[dict], tokenizer, max_length: int) -> tuple[list[dict], int]:
+    """(encoded rows, number left out as longer than `max_length`).
+
+    An encoded row is {input_ids, completion_mask}: the prompt exactly as inference renders it, then the completion
+    and the end token; the mask is 1 on what the loss is taken of. Nothing is ever cut.
+    """
+    encoded, too_long = [], 0
+    for row in rows:
+        prompt = encode_prompt(tokenizer, row["messages"][:-1])
+        completion = tokenizer(row["output"], add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+        if len(prompt) + len(completion) > max_length:
+            too_long += 1
+            continue
+        encoded.append({"input_ids": prompt + completion,
+                        "completion_mask": [0] * len(prompt) + [1] * len(completion)})
+    return encoded, too_long
+
+
+def fill_budget(encoded: Sequence[dict], train_tokens: int, seed: int) -> list[dict]:
+    """Rows in the order they are trained on, repeated in fresh orders until `train_tokens` (prompts included)."""
+    chosen, used, rng = [], 0, random.Random(seed)
+    while used < train_tokens:
+        order = list(range(len(encoded)))
+        rng.shuffle(order)
+        for i in order:
+            chosen.append(encoded[i])
+            used += len(encoded[i]["input_ids"])
+            if used >= train_tokens:
+                break
+    return chosen
+
+
+def by_length(rows: Sequence[dict], seed: int, window: int = 16 * BATCH) -> list[dict]:
+    """The same rows, with rows of like length in one batch, so that little is padded; batches in random order."""
+    rng, batches = random.Random(seed), []
+    for start in range(0, len(rows), window):
+        block = sorted(rows[start : start + window], key=lambda row: len(row["input_ids"]))
+        batches += [block[i : i + BATCH] for i in range(0, len(block), BATCH)]
+    rng.shuffle(batches)
+    batches.sort(key=len, reverse=True)  # an incomplete batch goes last
+    return [row for batch in batches for row in batch]
+
+
+def load_for_training(model: str, method: str, max_length: int, seed: int):
+    """A model to train: with a fresh LoRA adapter (`lora`, `qlora`), or whole but for its embeddings (`full`)."""
+    import torch
+
+    if method not in METHODS:
+        raise StageError(f"method {method!r}: use one of {', '.join(METHODS)}")
+    folder = resolve(model)
+    if backend() == "unsloth":
+        from unsloth import FastLanguageModel
+
+        student, _ = FastLanguageModel.from_pretrained(folder, max_seq_length=max_length, load_in_4bit=method == "qlora",
+                                                       full_finetuning=method == "full", dtype=choose_dtype()[0])
+        if method != "full":
+            student = FastLanguageModel.get_peft_model(student, target_modules=TARGETS, random_state=seed, **LORA)
+        return student
+    from transformers import AutoModelForCausalLM
+
+    if method == "qlora":
+        raise StageError("method 'qlora' needs a GPU with unsloth and bitsandbytes: use 'lora' or 'full' here")
+    student = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    if method == "lora":
+        from peft import LoraConfig, get_peft_model
+
+        torch.manual_seed(seed)
+        return get_peft_model(student, LoraConfig(target_modules=TARGETS, task_type="CAUSAL_LM", **LORA))
+    student.get_input_embeddings().weight.requires_grad_(False)  # a fifth of the model, and these words are known
+    return student
+
+
+def trainer_arguments(out: Path, steps: int, learning_rate: float, seed: int) -> dict:
+    """What every trainer here is told alike: precision, schedule, checkpoints, and no logger that asks questions."""
+    import torch
+
+    dtype, _ = choose_dtype()
+    return {
+        "output_dir": str(out / "checkpoints"), "learning_rate": learning_rate, "seed": seed, "data_seed": seed,
+        "lr_scheduler_type": "cosine", "warmup_steps": max(1, steps // 20), "weight_decay": 0.0, "max_grad_norm": 1.0,
+        "bf16": dtype == torch.bfloat16, "fp16": dtype == torch.float16, "use_cpu": not torch.cuda.is_available(),
+        "logging_steps": max(1, steps // 40), "save_strategy": "steps", "save_steps": max(1, -(-steps // 4)),
+        "save_total_limit": 1, "report_to": "none", "disable_tqdm": quiet(), "gradient_checkpointing": False,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+    }
+
+
+def train(trainer, out: Path) -> list[dict]:
+    """Train, from the last complete checkpoint if there is one; returns the log. Checkpoints go when it is over."""
+    import shutil
+
+    from transformers.trainer_utils import get_last_checkpoint
+
+    checkpoints = Path(trainer.args.output_dir)
+    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+    while last and not (Path(last) / "trainer_state.json").exists():  # killed while it was being written
+        shutil.rmtree(last)
+        last = get_last_checkpoint(str(checkpoints))
+    trainer.train(resume_from_checkpoint=last)
+    log = trainer.state.log_history
+    trainer.save_model(str(out))
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    return log
+
+
+def write_log(log: Sequence[dict], path: Path) -> None:
+    """The trainer's log as CSV, a column a quantity."""
+    columns = sorted({name for row in log for name in row}, key=lambda name: (name != "step", name))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="", encoding="utf-8") as handle:
+        writer = csv.DictWriter(handle, columns)
+        writer.writeheader()
+        writer.writerows(log)
+
+
+def sft(rows: Sequence[dict], valid: Sequence[dict], student: str, out: Path, *, train_tokens: int,
+        learning_rate: float, max_length: int, method: str, seed: int) -> dict:
+    """Fine-tune `student` on `rows` for `train_tokens` tokens; weights or adapter, tokenizer and log.csv go to `out`.
+
+    Returns {examples, distinct, epochs, tokens, completion_tokens, too_long, seconds, tokens_per_s, loss,
+    valid_loss}. A finished result of the same request is not computed again. Raises StageError if no row fits.
+    """
+    request = {"student": student, "train_tokens": train_tokens, "learning_rate": learning_rate,
+               "max_length": max_length, "method": method, "seed": seed, "rows": rows_digest(rows)}
+    done = out / "sft.json"
+    if done.exists() and json.loads(done.read_text())["request"] == request:
+        return json.loads(done.read_text())["result"]
+    if backend() == "unsloth":
+        import unsloth  # noqa: F401  it must be imported before trl, which it patches
+    import datasets
+    from trl import SFTConfig, SFTTrainer
+
+    datasets.disable_progress_bars()
+    tokenizer = load_tokenizer(resolve(student))
+    encoded, too_long = encode_rows(rows, tokenizer, max_length)
+    if not encoded:
+        raise StageError(f"none of {len(rows)} training rows fits into max_length={max_length} tokens: raise it")
+    ordered = by_length(fill_budget(encoded, train_tokens, seed), seed)
+    held_out = encode_rows(valid, tokenizer, max_length)[0][:32]
+    steps = -(-len(ordered) // BATCH)
+    arguments = trainer_arguments(out, steps, learning_rate, seed)
+    if held_out:
+        arguments |= {"eval_strategy": "steps", "eval_steps": arguments["save_steps"]}
+    config = SFTConfig(**arguments, num_train_epochs=1, per_device_train_batch_size=BATCH, max_length=max_length,
+                       per_device_eval_batch_size=BATCH, completion_only_loss=True, packing=False,
+                       train_sampling_strategy="sequential")
+    trainer = SFTTrainer(
+        model=load_for_training(student, method, max_length, seed), args=config, processing_class=tokenizer,
+        train_dataset=datasets.Dataset.from_list(ordered),
+        eval_dataset=datasets.Dataset.from_list(held_out) if held_out else None,
+    )
+    log = train(trainer, out)
+    tokenizer.save_pretrained(out)
+    write_log(log, out / "log.csv")
+    tokens = sum(len(row["input_ids"]) for row in ordered)
+    seconds = next(row["train_runtime"] for row in log if "train_runtime" in row)
+    losses = [row["loss"] for row in log if "loss" in row]
+    result = {
+        "examples": len(ordered), "distinct": len(encoded), "epochs": round(len(ordered) / len(encoded), 2),
+        "tokens": tokens, "completion_tokens": sum(sum(row["completion_mask"]) for row in ordered),
+        "too_long": too_long, "seconds": round(seconds, 1), "tokens_per_s": round(tokens / seconds, 1),
+        "loss": losses[-1], "valid_loss": next((r["eval_loss"] for r in reversed(log) if "eval_loss" in r), None),
+        "backend": backend(), "weights": sha256(out / "model.safetensors") if method == "full" else None,
+    }
+    write_text(done, json.dumps({"request": request, "result": result}, indent=1))
+    return result
+
+
+def rows_digest(rows: Sequence[dict]) -> str:
+    """A short digest of training rows, by which a finished result is recognised."""
+    import hashlib
+
+    return hashlib.sha256(json.dumps([row["output"] for row in rows]).encode()).hexdigest()[:16]

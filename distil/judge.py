@@ -1,0 +1,158 @@
+"""Stage 03: judge every chain for the student's sake, improve what does not suit, judge again, and select."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from distil.chat import Chat
+from distil.collect import chain_text
+from distil.prompt import messages, student_messages
+from distil.rewrite import rewrite
+
+VERDICTS = ("easy", "medium", "hard")
+IMPROVE = {"easy": "expand", "hard": "simplify"}
+
+
+def parse_verdict(text: str) -> str | None:
+    """The one verdict in a judge's reply; None if there is none or they contradict each other."""
+    found = re.findall(r"verdict\W*(easy|medium|hard)\b", text, flags=re.IGNORECASE)
+    if not found and text.strip().strip(".*\"'").lower() in VERDICTS:
+        found = [text.strip().strip(".*\"'")]
+    words = {word.lower() for word in found}
+    return words.pop() if len(words) == 1 else None
+
+
+def parse_rating(text: str) -> dict | None:
+    """{rv, cd, correct} from a reply; None unless each is there exactly once and in range."""
+    values = {}
+    for field, name, top in (("rv", "verbosity", 9), ("cd", "difficulty", 9), ("correct", "correct", 1)):
+        found = set(re.findall(rf"{name}\W*(\d+)\b", text, flags=re.IGNORECASE))
+        if len(found) != 1 or int(next(iter(found))) > top:
+            return None
+        values[field] = int(found.pop())
+    return values
+
+
+def ask(items: Sequence[tuple[dict, dict]], chat: Chat, prompt: str, parse, seed: int, votes: int, **values) -> list[list]:
+    """`votes` parsed replies for each (chain, problem); what does not parse is asked for once more, then left out."""
+    parsed: list[list] = [[] for _ in items]
+    jobs = [(i, vote) for i in range(len(items)) for vote in range(votes)]
+    for attempt in range(2):
+        replies = chat.map(
+            [messages(prompt, question=items[i][1]["question"], chain=chain_text(items[i][0]), **values) for i, _ in jobs],
+            max_tokens=48, temperature=0.7, seeds=[seed * 1000 + 100 * attempt + vote for _, vote in jobs], label=prompt,
+        )
+        again = []
+        for (i, vote), reply in zip(jobs, replies, strict=True):
+            value = parse(reply.text) if reply else None
+            if value is None:
+                again.append((i, vote))
+            else:
+                parsed[i].append(value)
+        jobs = again
+    return parsed
+
+
+def difficulty(items: Sequence[tuple[dict, dict]], chat: Chat, student: str, seed: int, votes: int = 3) -> list[dict]:
+    """{difficulty, agreement} for each (chain, problem): the majority of `votes`, or `unrated` where there is none."""
+    rated = []
+    for verdicts in ask(items, chat, "difficulty", parse_verdict, seed, votes, student=student):
+        counts = Counter(verdicts).most_common()
+        clear = counts and (len(counts) == 1 or counts[0][1] > counts[1][1])
+        rated.append({"difficulty": counts[0][0] if clear else "unrated",
+                      "agreement": round(counts[0][1] / votes, 3) if counts else 0.0})
+    return rated
+
+
+def ratings(items: Sequence[tuple[dict, dict]], chat: Chat, seed: int) -> list[dict]:
+    """{rv, cd, correct} for each (chain, problem), each None where the judge gave no readable rating."""
+    return [
+        values[0] if values else {"rv": None, "cd": None, "correct": None}
+        for values in ask(items, chat, "rate", parse_rating, seed, votes=1)
+    ]
+
+
+def align(chains: Sequence[dict], problems: dict[str, dict], judge: Chat, rewriter: Chat, student: str, seed: int,
+          max_rounds: int = 2, votes: int = 3) -> list[dict]:
+    """Rate, improve, and rate again until a chain is medium, at most `max_rounds` improvements.
+
+    Returns a row for each chain: {id, problem_id, kept, reason, chain, trail}. `chain` is the last form of the chain
+    and `trail` the list of {round, difficulty, agreement, action, n_tokens, text} that led there. `reason` says why
+    a chain was not kept: `unrated`, `rounds used up (<verdict>)`, or `<expand|simplify>: <what was wrong with it>`.
+    """
+    rows = {c["id"]: {"id": c["id"], "problem_id": c["problem_id"], "kept": False, "reason": None, "chain": c,
+                      "trail": []} for c in chains}
+    pending = list(rows.values())
+    for number in range(max_rounds + 1):
+        items = [(row["chain"], problems[row["problem_id"]]) for row in pending]
+        for row, rated in zip(pending, difficulty(items, judge, student, seed + number, votes), strict=True):
+            row["trail"].append({"round": number, **rated, "action": None, "n_tokens": row["chain"]["n_tokens"],
+                                 "text": chain_text(row["chain"])})
+            verdict = rated["difficulty"]
+            if verdict == "medium":
+                row["kept"], row["trail"][-1]["action"] = True, "keep"
+            elif verdict == "unrated":
+                row["reason"] = "unrated"
+            elif number == max_rounds:
+                row["reason"] = f"rounds used up ({verdict})"
+            else:
+                row["trail"][-1]["action"] = IMPROVE[verdict]
+        pending = improve([r for r in pending if r["trail"][-1]["action"] in ("expand", "simplify")], problems,
+                          rewriter, seed, number + 1)
+    return list(rows.values())
+
+
+def improve(rows: list[dict], problems: dict[str, dict], rewriter: Chat, seed: int, number: int) -> list[dict]:
+    """Expand or simplify each row's chain in place; returns the rows whose rewrite was accepted."""
+    improved = []
+    for kind in ("expand", "simplify"):
+        wanted = [row for row in rows if row["trail"][-1]["action"] == kind]
+        accepted, rejected = rewrite([row["chain"] for row in wanted], problems, rewriter, kind, seed, suffix=str(number))
+        new = {chain["parent"]: chain for chain in accepted}
+        why = {chain["parent"]: chain["reason"] for chain in rejected}
+        for row in wanted:
+            parent = row["chain"]["id"]
+            if parent in new:
+                row["chain"] = new[parent]
+                improved.append(row)
+            else:
+                row["reason"] = f"{kind}: {why[parent]}"
+    return improved
+
+
+def training_row(chain: dict, problem: dict) -> dict:
+    """A row of `train/*.jsonl`: the user's instruction/output form, and the same as chat messages."""
+    prompt = student_messages(problem["question"])
+    output = chain_text(chain)
+    return {"instruction": prompt[-1]["content"], "output": output,
+            "messages": [*prompt, {"role": "assistant", "content": output}],
+            "problem_id": problem["id"], "chain_id": chain["id"], "task": problem["task"]}
+
+
+def select_adaptive(chains: Sequence[dict], scores: dict[str, dict], cd_cap: int = 6) -> list[dict]:
+    """For each problem the correct chain whose verbosity is nearest its difficulty, if that is within `cd_cap`.
+
+    The published rule keeps chains that are correct, of moderate verbosity and of bounded difficulty; matching RV to
+    CD is our reading of it, since the formula is unpublished. CD of a problem is the mean over its chains.
+    """
+    by_problem: dict[str, list[dict]] = {}
+    for chain in chains:
+        if chain["correct"] and scores.get(chain["id"], {}).get("rv") is not None:
+            by_problem.setdefault(chain["problem_id"], []).append(chain)
+    chosen = []
+    for group in by_problem.values():
+        cd = sum(scores[c["id"]]["cd"] for c in group) / len(group)
+        if cd <= cd_cap:
+            chosen.append(min(group, key=lambda c: (abs(scores[c["id"]]["rv"] - cd), c["n_tokens"])))
+    return chosen
+
+
+def split_by_problem(rows: Sequence[dict], seed: int, valid_share: float = 0.1) -> tuple[list[dict], list[dict]]:
+    """(train, valid): all rows of one problem fall on one side; the same problem always on the same side."""
+    train, valid = [], []
+    for row in rows:
+        (valid if random.Random(f"{seed}:{row['problem_id']}").random() < valid_share else train).append(row)
+    return train, valid

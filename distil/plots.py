@@ -1,0 +1,117 @@
+"""The pictures: one look for all. Each is saved as PNG, SVG and the CSV behind it, then shown."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart; a name keeps its colour in every picture
+COLOURS = {"base": "#999999", "slow": "#D55E00", "fast": "#0072B2", "short": "#56B4E9", "adaptive": "#009E73",
+           "easy": "#56B4E9", "medium": "#009E73", "hard": "#D55E00", "unrated": "#999999"}
+MORE = ["#CC79A7", "#E69F00", "#F0E442", "#000000"]
+
+
+def colour(name: str, number: int) -> str:
+    return COLOURS.get(name, MORE[number % len(MORE)])
+
+
+def figure(title: str, xlabel: str, ylabel: str):
+    """(figure, axes) of the common size, labelled."""
+    import matplotlib.pyplot as plt
+
+    fig, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.3)
+    return fig, axes
+
+
+def save(fig, path: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """`path`.png, .svg and .csv; then show the figure. `path` has no suffix."""
+    import matplotlib.pyplot as plt
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fig.savefig(path.with_suffix(".png"), dpi=150)
+    fig.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+    with open(path.with_suffix(".csv"), "w", newline="", encoding="utf-8") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(columns)
+        writer.writerows(rows)
+    plt.show()
+    plt.close(fig)
+
+
+def token_histogram(groups: Mapping[str, Sequence[int]], title: str, path: Path) -> None:
+    """Tokens a chain or an answer, a histogram a group over common bins, the median marked."""
+    import numpy as np
+
+    groups = {name: values for name, values in groups.items() if len(values)}
+    fig, axes = figure(f"Tokens: {title}", "tokens", "share of chains")
+    top = max((np.percentile(values, 99) for values in groups.values()), default=1)
+    bins = np.linspace(0, max(top, 10), 31)
+    rows = []
+    for number, (name, values) in enumerate(groups.items()):
+        shares, _ = np.histogram(np.clip(values, 0, bins[-1]), bins)
+        shares = shares / len(values)
+        shade = colour(name, number)
+        axes.stairs(shares, bins, fill=True, alpha=0.35, color=shade)
+        axes.stairs(shares, bins, color=shade, linewidth=1.5,
+                    label=f"{name} (n={len(values)}, median {np.median(values):.0f})")
+        axes.axvline(np.median(values), color=shade, linestyle="--", linewidth=1)
+        rows += [(name, round(left, 1), round(share, 4)) for left, share in zip(bins, shares, strict=False)]
+    axes.legend(frameon=False)
+    save(fig, path, ("group", "bin_from", "share"), rows)
+
+
+def flow(aligned: Sequence[dict], path: Path) -> None:
+    """Where chains went, by their first verdict: kept at once, kept after improvement, or rejected."""
+    ends = ("kept at once", "kept after improvement", "not kept")
+    counts: Counter = Counter()
+    for row in aligned:
+        end = ends[2] if not row["kept"] else ends[0] if len(row["trail"]) == 1 else ends[1]
+        counts[row["trail"][0]["difficulty"], end] += 1
+    verdicts = [v for v in ("easy", "medium", "hard", "unrated") if any(counts[v, e] for e in ends)]
+    fig, axes = figure("From the first verdict to the training set", "judge's first verdict", "chains")
+    below = [0] * len(verdicts)
+    for end, shade in zip(ends, ("#009E73", "#56B4E9", "#999999"), strict=True):
+        heights = [counts[v, end] for v in verdicts]
+        axes.bar(verdicts, heights, bottom=below, color=shade, label=end, width=0.6)
+        for x, (height, base) in enumerate(zip(heights, below, strict=True)):
+            if height:
+                axes.text(x, base + height / 2, str(height), ha="center", va="center")
+        below = [b + h for b, h in zip(below, heights, strict=True)]
+    axes.legend(frameon=False)
+    save(fig, path, ("first_verdict", "end", "chains"), [(*key, n) for key, n in counts.items()])
+
+
+def curves(series: Mapping[str, Sequence[tuple[float, float]]], title: str, xlabel: str, ylabel: str,
+           path: Path) -> None:
+    """Lines over steps: losses, rewards, margins. A series named `... validation` is dashed."""
+    fig, axes = figure(title, xlabel, ylabel)
+    rows = []
+    for number, (name, points) in enumerate(series.items()):
+        base = name.split()[0]
+        dashed = name.endswith("validation")
+        axes.plot(*zip(*points, strict=True), label=name, color=colour(base, number), marker="o" if len(points) < 15 else None,
+                  markersize=4, linestyle="--" if dashed else "-")
+        rows += [(name, x, y) for x, y in points]
+    axes.legend(frameon=False)
+    save(fig, path, ("series", xlabel, ylabel), rows)
+
+
+def accuracy_tokens(results: Sequence[dict], path: Path) -> None:
+    """Accuracy with its 95% interval against mean tokens an answer, a point a student."""
+    fig, axes = figure("Accuracy against tokens", "mean tokens an answer", "accuracy, % (95% interval)")
+    rows = []
+    for number, row in enumerate(results):
+        x, y = row["tokens_per_answer"], 100 * row["accuracy"]
+        low, high = 100 * row["ci_low"], 100 * row["ci_high"]
+        axes.errorbar(x, y, yerr=[[y - low], [high - y]], fmt="o", capsize=4, markersize=8,
+                      color=colour(row["student"], number), label=row["student"])
+        rows.append((row["student"], x, y, low, high))
+    axes.set_ylim(bottom=0)
+    axes.set_xlim(left=0)
+    axes.legend(frameon=False)
+    save(fig, path, ("student", "tokens_per_answer", "accuracy", "ci_low", "ci_high"), rows)

@@ -1,0 +1,117 @@
+"""Problems to distil on: generated families, or the user's own file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+FIELDS = ("id", "domain", "task", "question", "answer", "verifier", "source", "split")
+
+# Families of reasoning-gym (Apache-2.0), sized so that a 135M student can learn something of each. Left out on
+# purpose: gsm_symbolic, whose upstream licence is unclear.
+SUITES: dict[str, dict[str, dict]] = {
+    "starter": {
+        "chain_sum": {"min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 2},
+        "products": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2},
+        "simple_equations": {"min_value": 1, "max_value": 20},
+        "letter_counting": {"min_words": 2, "max_words": 4},
+        "needle_haystack": {"min_num_statements": 3, "max_num_statements": 5},
+    },
+}
+
+
+class ProblemError(ValueError):
+    """The problems cannot be used; the message names the file, the line and what to change."""
+
+
+def generate(suite: str, n_train: int, n_test: int, seed: int) -> list[dict]:
+    """`n_train` + `n_test` problems of a suite, shared evenly over its families, no question twice.
+
+    Train and test problems never share a question. Raises ProblemError for an unknown suite or a family too small.
+    """
+    import reasoning_gym
+
+    if suite not in SUITES:
+        raise ProblemError(f"no problem suite {suite!r}; there are: {', '.join(SUITES)}, or give a .jsonl file")
+    families = SUITES[suite]
+    rows: list[dict] = []
+    for number, (task, config) in enumerate(families.items()):
+        wanted = {split: n // len(families) + (number < n % len(families))
+                  for split, n in (("test", n_test), ("train", n_train))}
+        # the generator repeats itself in small families: ask for more, keep the first of each question
+        pool = reasoning_gym.create_dataset(task, size=20 * sum(wanted.values()) + 20, seed=seed, **config)
+        seen: dict[str, dict] = {}
+        for entry in pool:
+            seen.setdefault(entry["question"].strip(), entry)
+            if len(seen) == sum(wanted.values()):
+                break
+        if len(seen) < sum(wanted.values()):
+            raise ProblemError(f"family {task} has only {len(seen)} different questions of its size; ask for fewer")
+        entries = iter(seen.items())
+        for split, n in wanted.items():
+            for k in range(n):
+                question, entry = next(entries)
+                rows.append({
+                    "id": f"{task}-{split}-{k:04d}", "domain": "reasoning", "task": task, "question": question,
+                    "answer": str(entry["answer"]), "verifier": f"reasoning_gym:{task}", "source": "reasoning-gym",
+                    "split": split, "metadata": json.loads(json.dumps(entry["metadata"], default=str)),
+                })
+    return rows
+
+
+def read_file(path: Path, n_train: int, n_test: int) -> list[dict]:
+    """The user's problems: JSON Lines with `question` and `answer`, and optionally any other field of `FIELDS`.
+
+    Rows without a `split` go to test for the first `n_test` of them, then to train up to `n_train`. Raises
+    ProblemError, naming the line, for broken JSON, a missing or empty field, an unknown verifier, or a repeated id.
+    """
+    from distil.verify import check_verifier
+
+    if not path.is_file():
+        raise ProblemError(f"{path}: no such file; give a suite ({', '.join(SUITES)}) or a .jsonl file")
+    rows, ids = [], {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ProblemError(f"{where}: not JSON: {error.msg} at column {error.colno}") from None
+        if not isinstance(row, dict):
+            raise ProblemError(f"{where}: a row is an object with `question` and `answer`, not {type(row).__name__}")
+        for field in ("question", "answer"):
+            if field not in row:
+                raise ProblemError(f"{where}: field `{field}` is missing")
+            if not str(row[field]).strip():
+                raise ProblemError(f"{where}: field `{field}` is empty")
+        row = {"id": f"row-{number:05d}", "domain": "user", "task": "user", "verifier": "math",
+               "source": path.name} | row | {"question": str(row["question"]), "answer": str(row["answer"])}
+        if row["id"] in ids:
+            raise ProblemError(f"{where}: id {row['id']!r} was used on line {ids[row['id']]} already")
+        ids[row["id"]] = number
+        try:
+            check_verifier(row)
+        except ValueError as error:
+            raise ProblemError(f"{where}: {error}") from None
+        rows.append(row)
+    free = [row for row in rows if "split" not in row]
+    for number, row in enumerate(free):
+        row["split"] = "test" if number < n_test else "train"
+    kept: list[dict] = []
+    for split, n in (("test", n_test), ("train", n_train)):
+        chosen = [row for row in rows if row["split"] == split][:n]
+        if not chosen:
+            raise ProblemError(f"{path}: no problem left for {split}; it holds {len(rows)}, wanted {n_train} + {n_test}")
+        kept += chosen
+    return kept
+
+
+def load(source: str, n_train: int, n_test: int, seed: int) -> list[dict]:
+    """Problems from a suite name or a `.jsonl` path."""
+    if source.endswith(".jsonl"):
+        from distil.stage import root
+
+        path = Path(source)
+        return read_file(path if path.is_absolute() else root() / path, n_train, n_test)
+    return generate(source, n_train, n_test, seed)

@@ -1,0 +1,89 @@
+"""Stage 02: rewrite chains (shorten, expand, simplify, corrupt) and accept a rewrite only if it is what was asked for."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+
+from distil.chat import Chat
+from distil.collect import chain_text, make_chain, split_steps
+from distil.prompt import messages
+from distil.verify import extract_boxed
+
+# what the length of a rewrite may be, as a multiple of the original's (in characters)
+LENGTH = {"long2short": (0.05, 0.9), "simplify": (0.05, 1.0), "expand": (1.05, 6.0), "corrupt": (0.8, 1.2)}
+GIVEAWAYS = re.compile(
+    r"\b(mistake\w*|wrong\w*|incorrect\w*|error\w*|erroneous\w*|corrupt\w*|deliberate\w*|oops|instead of)\b", re.IGNORECASE
+)
+
+
+def rewrite(chains: Sequence[dict], problems: dict[str, dict], chat: Chat, kind: str, seed: int,
+            tries: int = 2, suffix: str = "") -> tuple[list[dict], list[dict]]:
+    """(accepted, rejected) rewrites of `kind`: long2short, simplify, expand or corrupt; one a chain.
+
+    `problems` maps problem ids to problems. A rewrite that `fault` objects to is asked for again, `tries` times in
+    all; then it is rejected with the reason. Both lists hold chains with `parent` and `ratio` (tokens of the rewrite
+    over tokens of the original); ids are `<parent>-<kind><suffix>`.
+    """
+    accepted, rejected, waiting = {}, {}, list(chains)
+    for attempt in range(tries):
+        replies = chat.map(
+            [rewrite_prompt(chain, problems[chain["problem_id"]], kind) for chain in waiting],
+            max_tokens=1536, temperature=0.7, seeds=[seed * 1000 + attempt] * len(waiting), label=kind,
+        )
+        for chain, reply in zip(waiting, replies, strict=True):
+            if reply is None:
+                rejected[chain["id"]] = {"id": f"{chain['id']}-{kind}{suffix}", "parent": chain["id"],
+                                         "problem_id": chain["problem_id"], "reason": "request failed"}
+                continue
+            problem = problems[chain["problem_id"]]
+            row = make_chain(f"{chain['id']}-{kind}{suffix}", problem, kind, reply, chat.model, parent=chain["id"],
+                             ratio=round(reply.completion_tokens / max(1, chain["n_tokens"]), 3))
+            reason = fault(row, chain, kind)
+            if reason is None:
+                accepted[chain["id"]] = row
+                rejected.pop(chain["id"], None)
+            else:
+                rejected[chain["id"]] = row | {"reason": reason}
+        waiting = [chain for chain in waiting if chain["id"] not in accepted]
+    return [accepted[c["id"]] for c in chains if c["id"] in accepted], list(rejected.values())
+
+
+def rewrite_prompt(chain: dict, problem: dict, kind: str) -> list[dict]:
+    """The request for one rewrite."""
+    return messages(kind, question=problem["question"], answer=problem["answer"], chain=chain_text(chain))
+
+
+def fault(row: dict, parent: dict, kind: str) -> str | None:
+    """Why a rewrite is not acceptable, or None."""
+    text, original = chain_text(row), chain_text(parent)
+    if not text:
+        return "empty"
+    if row["finish_reason"] != "stop":
+        return "cut off"
+    if text.count("\\boxed{") != 1:
+        return "not one boxed answer"
+    if kind == "corrupt":
+        if row["correct"]:
+            return "answer is still right"
+        if not extract_boxed(text):
+            return "empty answer"
+        if GIVEAWAYS.search(text):
+            return "gives itself away"
+        if not steps_differ(text, original):
+            return "no step but the last differs"
+    elif not row["correct"]:
+        return "answer changed"
+    if kind != "corrupt" and len(split_steps(original)) > 1 and len(split_steps(text)) < 2:
+        return "steps run together"
+    low, high = LENGTH[kind]
+    if not low <= len(text) / len(original) <= high:
+        return "length moved the wrong way" if kind != "corrupt" else "length differs too much"
+    return None
+
+
+def steps_differ(text: str, original: str) -> bool:
+    """Does a step before the answer's own differ in its numbers or words?"""
+    before, after = split_steps(original)[:-1], split_steps(text)[:-1]
+    return difflib.SequenceMatcher(None, before, after).ratio() < 1.0

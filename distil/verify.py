@@ -1,0 +1,92 @@
+"""Is this completion right? Answers are read from the last `\\boxed{}` and checked by the problem's own verifier."""
+
+from __future__ import annotations
+
+import re
+
+
+def extract_boxed(text: str) -> str | None:
+    r"""Content of the last `\boxed{...}` whose braces balance, however they nest; None if there is none.
+
+    >>> extract_boxed(r"so \boxed{\frac{1}{2}}.")
+    '\\frac{1}{2}'
+    """
+    found = None
+    start = text.find("\\boxed{")
+    while start >= 0:
+        depth, begin = 0, start + len("\\boxed{")
+        for end in range(begin - 1, len(text)):
+            depth += (text[end] == "{") - (text[end] == "}")
+            if depth == 0:
+                found = text[begin:end].strip()
+                break
+        start = text.find("\\boxed{", begin)
+    return found
+
+
+def extract_answer(text: str) -> str | None:
+    """The boxed answer; failing that, what follows the last "answer is" or "Answer:".
+
+    The second reading is for models never taught to box (a base student), so that they are not marked down for form.
+    """
+    boxed = extract_boxed(text)
+    if boxed is not None:
+        return boxed
+    said = re.findall(r"answer(?: is)?\s*:?\s*([^\n]+)", text, flags=re.IGNORECASE)
+    if not said:
+        return None
+    answer = said[-1].strip()
+    if "=" in answer:
+        answer = answer.rsplit("=", 1)[1]
+    return answer.strip().strip("*`\"$").rstrip(".!").strip("*`\"$ ") or None
+
+
+def clean(answer: str) -> str:
+    r"""An answer without the dress it is often boxed in: `\text{}`, dollar signs, quotes, thousands commas."""
+    answer = re.sub(r"\\(?:text|mathrm|textbf)\{([^{}]*)\}", r"\1", answer.strip())
+    answer = answer.strip("$ ").strip()
+    if len(answer) > 1 and answer[0] == answer[-1] == '"':
+        answer = answer[1:-1]
+    return re.sub(r"(?<=\d),(?=\d{3}\b)", "", answer) if re.fullmatch(r"-?[\d,]+(\.\d+)?", answer) else answer
+
+
+def check_verifier(problem: dict) -> None:
+    """Raise ValueError unless the problem's verifier exists and can read its gold answer."""
+    kind, _, task = problem["verifier"].partition(":")
+    if kind == "reasoning_gym":
+        import reasoning_gym.factory
+
+        if task not in reasoning_gym.factory.DATASETS:
+            raise ValueError(f"verifier {problem['verifier']!r}: reasoning-gym has no family {task!r}")
+    elif kind == "math":
+        from math_verify import parse
+
+        if not parse(f"${problem['answer']}$"):
+            raise ValueError(f"answer {problem['answer']!r} cannot be read as mathematics; use verifier 'exact'")
+    elif kind != "exact":
+        raise ValueError(f"verifier {problem['verifier']!r} is unknown; use reasoning_gym:FAMILY, math or exact")
+
+
+def check_answer(answer: str | None, problem: dict) -> bool:
+    """Does `answer` match the problem's gold answer? None, an answer that could not be read, does not."""
+    if answer is None:
+        return False
+    answer = clean(answer)
+    kind, _, task = problem["verifier"].partition(":")
+    if kind == "reasoning_gym":
+        from reasoning_gym import get_score_answer_fn
+
+        entry = {"question": problem["question"], "answer": problem["answer"], "metadata": problem["metadata"]}
+        return get_score_answer_fn(task)(answer, entry) >= 0.999
+    if kind == "math":
+        from math_verify import parse, verify
+
+        # no time limits: they use signals, which work in the main thread only
+        gold = parse(f"${problem['answer']}$", parsing_timeout=None)
+        return bool(verify(gold, parse(f"${answer}$", parsing_timeout=None), timeout_seconds=None))
+    return answer.casefold() == clean(problem["answer"]).casefold()
+
+
+def is_correct(completion: str, problem: dict, *, boxed_only: bool = False) -> bool:
+    """Is the completion's final answer right? `boxed_only` accepts no other form: the rule for training chains."""
+    return check_answer(extract_boxed(completion) if boxed_only else extract_answer(completion), problem)
