@@ -119,12 +119,13 @@ def split_reasoning(text: str, reasoning: str | None) -> tuple[str, str]:
 class Chat:
     """A model behind an OpenAI-compatible endpoint, or behind a recording (`recorded:NAME`).
 
-    `map` answers many requests at once, `concurrency` at a time; every answer is in `store` before it is returned.
+    `map` answers many requests at once, `concurrency` at a time (by default $DISTIL_CONCURRENCY, or 64); every answer is in `store` before it is returned.
     """
 
-    def __init__(self, model: str, endpoint: str, store: Path | None = None, concurrency: int = 64):
+    def __init__(self, model: str, endpoint: str, store: Path | None = None, concurrency: int | None = None):
         check_endpoint(endpoint)
-        self.model, self.endpoint, self.concurrency = model, endpoint, concurrency
+        self.model, self.endpoint = model, endpoint
+        self.concurrency = concurrency or int(os.environ.get("DISTIL_CONCURRENCY", "64"))
         self.recorded = endpoint.startswith("recorded:")
         name = endpoint.removeprefix("recorded:") if self.recorded else None
         self.store = Store(None if self.recorded else store, recording=name)
