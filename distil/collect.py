@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from distil.chat import Chat, Reply
 from distil.prompt import messages
-from distil.verify import extract_boxed, is_correct
+from distil.verify import boxed_answers, is_correct
 
 STYLES = ("fast", "slow")
 TAGS = re.compile(r"<\|(?:begin|end)_of_(?:thought|solution)\|>|</?think>")
@@ -42,7 +42,7 @@ def chain_text(chain: dict) -> str:
 
 
 def make_chain(chain_id: str, problem: dict, style: str, reply: Reply, teacher: str, **more) -> dict:
-    """A row of `chains.jsonl`. `correct` asks for a boxed right answer in a text that was not cut off."""
+    """A row of `chains.jsonl`. `correct` asks for one boxed answer, right, in a text not cut off."""
     thought, solution = split_chain(reply.text, reply.reasoning)
     row = {
         "id": chain_id, "problem_id": problem["id"], "style": style, "thought": thought, "solution": solution,
@@ -50,7 +50,7 @@ def make_chain(chain_id: str, problem: dict, style: str, reply: Reply, teacher: 
     } | more
     text = chain_text(row)
     row["correct"] = (
-        reply.finish_reason == "stop" and text.count("\\boxed{") == 1 and is_correct(text, problem, boxed_only=True)
+        reply.finish_reason == "stop" and len(boxed_answers(text)) == 1 and is_correct(text, problem, boxed_only=True)
     )
     if not row["correct"]:
         row["why"] = why_not(row, text)
@@ -60,10 +60,10 @@ def make_chain(chain_id: str, problem: dict, style: str, reply: Reply, teacher: 
 def why_not(row: dict, text: str) -> str:
     if row["finish_reason"] != "stop":
         return "cut off at the token limit"
-    boxes = text.count("\\boxed{")
-    if boxes > 1:
+    answers = boxed_answers(text)
+    if len(answers) > 1:
         return "several boxed answers"
-    return "wrong answer" if boxes and extract_boxed(text) else "no boxed answer"
+    return "wrong answer" if answers else "no boxed answer"
 
 
 def collect(problems: Sequence[dict], chat: Chat, style: str, samples: int, seed: int,

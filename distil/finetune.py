@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import util
 from pathlib import Path
 
 from distil.chat import quiet
-from distil.stage import StageError, sha256, write_text
+from distil.stage import StageError, write_text
 from distil.student import choose_dtype, encode_prompt, load_tokenizer, resolve
 
 BATCH = 8
@@ -98,6 +98,40 @@ def load_for_training(model: str, method: str, max_length: int, seed: int):
     return student
 
 
+def load_student_for_training(folder: str):
+    """A student of stage 04, to be trained further: its adapter if it has one, else the whole model.
+
+    TRL keeps a copy of a given adapter as the reference, so the adapter saved afterwards still fits the same base.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    adapter = Path(folder) / "adapter_config.json"
+    if not adapter.exists():
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        model.get_input_embeddings().weight.requires_grad_(False)
+        return model
+    from peft import PeftModel
+
+    base = AutoModelForCausalLM.from_pretrained(resolve(json.loads(adapter.read_text())["base_model_name_or_path"]),
+                                                dtype=torch.float32)
+    return PeftModel.from_pretrained(base, folder, is_trainable=True)
+
+
+def save_student(trainer, out: Path, base: str | None = None) -> None:
+    """Save the trained weights or adapter. An adapter names its base by `base`, or by the name it had before."""
+    from peft import PeftModel
+
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if not isinstance(model, PeftModel):
+        trainer.save_model(str(out))
+        return
+    config = model.peft_config["default"]
+    config.base_model_name_or_path = base or config.base_model_name_or_path  # never a path of this machine
+    config.inference_mode = True
+    model.save_pretrained(str(out), selected_adapters=["default"])
+
+
 def trainer_arguments(out: Path, steps: int, learning_rate: float, seed: int) -> dict:
     """What every trainer here is told alike: precision, schedule, checkpoints, and no logger that asks questions."""
     import torch
@@ -113,8 +147,8 @@ def trainer_arguments(out: Path, steps: int, learning_rate: float, seed: int) ->
     }
 
 
-def train(trainer, out: Path) -> list[dict]:
-    """Train, from the last complete checkpoint if there is one; returns the log. Checkpoints go when it is over."""
+def train(trainer, out: Path, save: Callable[[object, Path], None]) -> list[dict]:
+    """Train, from the last complete checkpoint if there is one, and save; returns the log. Checkpoints then go."""
     import shutil
 
     from transformers.trainer_utils import get_last_checkpoint
@@ -126,7 +160,7 @@ def train(trainer, out: Path) -> list[dict]:
         last = get_last_checkpoint(str(checkpoints))
     trainer.train(resume_from_checkpoint=last)
     log = trainer.state.log_history
-    trainer.save_model(str(out))
+    save(trainer, out)
     shutil.rmtree(checkpoints, ignore_errors=True)
     return log
 
@@ -177,7 +211,7 @@ def sft(rows: Sequence[dict], valid: Sequence[dict], student: str, out: Path, *,
         train_dataset=datasets.Dataset.from_list(ordered),
         eval_dataset=datasets.Dataset.from_list(held_out) if held_out else None,
     )
-    log = train(trainer, out)
+    log = train(trainer, out, save=lambda trainer, out: save_student(trainer, out, base=student))
     tokenizer.save_pretrained(out)
     write_log(log, out / "log.csv")
     tokens = sum(len(row["input_ids"]) for row in ordered)
@@ -188,7 +222,7 @@ def sft(rows: Sequence[dict], valid: Sequence[dict], student: str, out: Path, *,
         "tokens": tokens, "completion_tokens": sum(sum(row["completion_mask"]) for row in ordered),
         "too_long": too_long, "seconds": round(seconds, 1), "tokens_per_s": round(tokens / seconds, 1),
         "loss": losses[-1], "valid_loss": next((r["eval_loss"] for r in reversed(log) if "eval_loss" in r), None),
-        "backend": backend(), "weights": sha256(out / "model.safetensors") if method == "full" else None,
+        "backend": backend(),
     }
     write_text(done, json.dumps({"request": request, "result": result}, indent=1))
     return result

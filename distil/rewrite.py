@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from distil.chat import Chat
 from distil.collect import chain_text, make_chain, split_steps
 from distil.prompt import messages
-from distil.verify import extract_boxed
+from distil.verify import boxed_answers
 
 # what the length of a rewrite may be, as a multiple of the original's (in characters)
 LENGTH = {"long2short": (0.05, 0.9), "simplify": (0.05, 1.0), "expand": (1.05, 6.0), "corrupt": (0.8, 1.2)}
@@ -62,21 +62,24 @@ def fault(row: dict, parent: dict, kind: str) -> str | None:
         return "empty"
     if row["finish_reason"] != "stop":
         return "cut off"
-    if text.count("\\boxed{") != 1:
+    if len(boxed_answers(text)) != 1:
         return "not one boxed answer"
     if kind == "corrupt":
         if row["correct"]:
             return "answer is still right"
-        if not extract_boxed(text):
-            return "empty answer"
         if GIVEAWAYS.search(text):
             return "gives itself away"
         if not steps_differ(text, original):
             return "no step but the last differs"
+        if difflib.SequenceMatcher(None, text, original, autojunk=False).ratio() < 0.5:
+            return "another solution altogether"
     elif not row["correct"]:
         return "answer changed"
     if kind != "corrupt" and len(split_steps(original)) > 1 and len(split_steps(text)) < 2:
         return "steps run together"
+    steps = split_steps(text)
+    if kind == "expand" and len(set(steps)) < len(steps):
+        return "repeats a step"
     low, high = LENGTH[kind]
     if not low <= len(text) / len(original) <= high:
         return "length moved the wrong way" if kind != "corrupt" else "length differs too much"

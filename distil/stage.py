@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import fcntl
 import hashlib
 import json
@@ -94,6 +95,12 @@ def write_text(path: Path, text: str) -> None:
         handle.flush()
         os.fsync(handle.fileno())
     os.replace(temporary, path)
+
+
+def read_csv(path: Path) -> list[dict]:
+    """Rows of a CSV file of numbers; an empty field is None."""
+    with open(path, newline="", encoding="utf-8") as handle:
+        return [{k: float(v) if v else None for k, v in row.items()} for row in csv.DictReader(handle)]
 
 
 def append_jsonl(path: Path, rows: Iterable[dict]) -> None:

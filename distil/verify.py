@@ -5,23 +5,34 @@ from __future__ import annotations
 import re
 
 
-def extract_boxed(text: str) -> str | None:
-    r"""Content of the last `\boxed{...}` whose braces balance, however they nest; None if there is none.
-
-    >>> extract_boxed(r"so \boxed{\frac{1}{2}}.")
-    '\\frac{1}{2}'
-    """
-    found = None
+def all_boxed(text: str) -> list[str]:
+    r"""Contents of every `\boxed{...}` whose braces balance, however they nest, in order."""
+    found = []
     start = text.find("\\boxed{")
     while start >= 0:
         depth, begin = 0, start + len("\\boxed{")
         for end in range(begin - 1, len(text)):
             depth += (text[end] == "{") - (text[end] == "}")
             if depth == 0:
-                found = text[begin:end].strip()
+                found.append(text[begin:end].strip())
                 break
         start = text.find("\\boxed{", begin)
     return found
+
+
+def extract_boxed(text: str) -> str | None:
+    r"""Content of the last balanced `\boxed{...}`; None if there is none.
+
+    >>> extract_boxed(r"so \boxed{\frac{1}{2}}.")
+    '\\frac{1}{2}'
+    """
+    found = all_boxed(text)
+    return found[-1] if found else None
+
+
+def boxed_answers(text: str) -> set[str]:
+    """The different answers that a text boxes; empty boxes do not count."""
+    return {clean(answer) for answer in all_boxed(text) if answer}
 
 
 def extract_answer(text: str) -> str | None:
