@@ -37,25 +37,30 @@ def generate(suite: str, n_train: int, n_test: int, seed: int) -> list[dict]:
     rows: list[dict] = []
     for number, (task, config) in enumerate(families.items()):
         wanted = {split: n // len(families) + (number < n % len(families))
-                  for split, n in (("test", n_test), ("train", n_train))}
-        # the generator repeats itself in small families: ask for more, keep the first of each question
-        pool = reasoning_gym.create_dataset(task, size=20 * sum(wanted.values()) + 20, seed=seed, **config)
-        seen: dict[str, dict] = {}
+                  for split, n in (("train", n_train), ("test", n_test))}
+        # the generator repeats itself in small families: ask for more, keep the first of each question; turn and turn
+        # about to train and test, so that asking for more of one does not change the other
+        pool = reasoning_gym.create_dataset(task, size=40 * max(wanted.values()) + 20, seed=seed, **config)
+        seen: set[str] = set()
+        taken = dict.fromkeys(wanted, 0)
         for entry in pool:
-            seen.setdefault(entry["question"].strip(), entry)
-            if len(seen) == sum(wanted.values()):
-                break
-        if len(seen) < sum(wanted.values()):
-            raise ProblemError(f"family {task} has only {len(seen)} different questions of its size; ask for fewer")
-        entries = iter(seen.items())
-        for split, n in wanted.items():
-            for k in range(n):
-                question, entry = next(entries)
+            question = entry["question"].strip()
+            if question in seen:
+                continue
+            split = "train" if len(seen) % 2 == 0 else "test"
+            seen.add(question)
+            if taken[split] < wanted[split]:
                 rows.append({
-                    "id": f"{task}-{split}-{k:04d}", "domain": "reasoning", "task": task, "question": question,
-                    "answer": str(entry["answer"]), "verifier": f"reasoning_gym:{task}", "source": "reasoning-gym",
-                    "split": split, "metadata": json.loads(json.dumps(entry["metadata"], default=str)),
+                    "id": f"{task}-{split}-{taken[split]:04d}", "domain": "reasoning", "task": task,
+                    "question": question, "answer": str(entry["answer"]), "verifier": f"reasoning_gym:{task}",
+                    "source": "reasoning-gym", "split": split,
+                    "metadata": json.loads(json.dumps(entry["metadata"], default=str)),
                 })
+                taken[split] += 1
+            if taken == wanted:
+                break
+        if taken != wanted:
+            raise ProblemError(f"family {task} has only {len(seen)} different questions of its size; ask for fewer")
     return rows
 
 
