@@ -101,9 +101,7 @@ def check_endpoint(endpoint: str) -> None:
     if urlparse(endpoint).scheme not in {"http", "https"} or not urlparse(endpoint).hostname:
         raise ChatError(f"endpoint {endpoint!r}: give recorded:NAME, or a URL such as https://api.deepseek.com/v1")
     if api_key(endpoint) is None:
-        raise ChatError(
-            f"endpoint {endpoint} needs a key: set the environment variable {' or '.join(KEY_VARIABLES)}"
-        )
+        raise ChatError(f"endpoint {endpoint} needs a key: set the environment variable {' or '.join(KEY_VARIABLES)}")
 
 
 def split_reasoning(text: str, reasoning: str | None) -> tuple[str, str]:
@@ -119,7 +117,8 @@ def split_reasoning(text: str, reasoning: str | None) -> tuple[str, str]:
 class Chat:
     """A model behind an OpenAI-compatible endpoint, or behind a recording (`recorded:NAME`).
 
-    `map` answers many requests at once, `concurrency` at a time (by default $DISTIL_CONCURRENCY, or 64); every answer is in `store` before it is returned.
+    `map` answers many requests at once, `concurrency` at a time (by default $DISTIL_CONCURRENCY, or 64); every answer is
+    in `store` before it is returned.
     """
 
     def __init__(self, model: str, endpoint: str, store: Path | None = None, concurrency: int | None = None):
@@ -132,16 +131,25 @@ class Chat:
         self.asked = self.from_store = self.tokens = 0
         self.failures: list[str] = []
 
-    def map(self, prompts: Sequence[list[dict]], *, max_tokens: int, temperature: float = 0.0,
-            seeds: Sequence[int] | None = None, label: str = "requests") -> list[Reply | None]:
+    def map(
+        self,
+        prompts: Sequence[list[dict]],
+        *,
+        max_tokens: int,
+        temperature: float = 0.0,
+        seeds: Sequence[int] | None = None,
+        label: str = "requests",
+    ) -> list[Reply | None]:
         """Answer each prompt (a list of messages), in order. None stands for a request that failed after retries.
 
         Raises ChatError at once where trying again cannot help: a bad key, an unknown model, a context too long,
         or a recording that holds no answer to one of the requests.
         """
         seeds = seeds or [0] * len(prompts)
-        bodies = [request(self.model, p, max_tokens=max_tokens, temperature=temperature, seed=s)
-                  for p, s in zip(prompts, seeds, strict=True)]
+        bodies = [
+            request(self.model, p, max_tokens=max_tokens, temperature=temperature, seed=s)
+            for p, s in zip(prompts, seeds, strict=True)
+        ]
         waiting = {request_key(b): b for b in bodies if self.store.get(b) is None}
         if waiting and self.recorded:
             body = next(iter(waiting.values()))
@@ -154,8 +162,10 @@ class Chat:
         if waiting:
             _run(self._ask_all(list(waiting.values()), label))
             if all(self.store.get(body) is None for body in waiting.values()):
-                raise ChatError(f"{self.endpoint} answered none of {len(waiting)} {label}; the last reason: "
-                                f"{self.failures[-1]}. What was answered before is kept; give the command again.")
+                raise ChatError(
+                    f"{self.endpoint} answered none of {len(waiting)} {label}; the last reason: "
+                    f"{self.failures[-1]}. What was answered before is kept; give the command again."
+                )
         replies = [self.store.get(body) for body in bodies]
         self.tokens += sum(r.completion_tokens for r in replies if r)
         return replies
@@ -166,15 +176,19 @@ class Chat:
 
         places = asyncio.Semaphore(self.concurrency)
         bar = tqdm(total=len(bodies), desc=label, disable=quiet(), mininterval=1.0)
-        async with openai.AsyncOpenAI(base_url=self.endpoint, api_key=api_key(self.endpoint), max_retries=5,
-                                      timeout=600.0) as client:
+        async with openai.AsyncOpenAI(
+            base_url=self.endpoint, api_key=api_key(self.endpoint), max_retries=5, timeout=600.0
+        ) as client:
+
             async def ask(body: dict) -> None:
                 async with places:
                     try:
                         reply = await _ask(client, body)
                     except openai.APIStatusError as error:
                         if error.status_code in PERMANENT:
-                            raise ChatError(f"{self.endpoint} refused (HTTP {error.status_code}): {error.message}") from None
+                            raise ChatError(
+                                f"{self.endpoint} refused (HTTP {error.status_code}): {error.message}"
+                            ) from None
                         self.failures.append(str(error))
                         return
                     except (openai.APIError, ValueError) as error:
@@ -199,8 +213,13 @@ async def _ask(client, body: dict) -> Reply:
     text, reasoning = split_reasoning(
         choice.message.content or "", extra.get("reasoning_content") or extra.get("reasoning")
     )
-    return Reply(text, reasoning, choice.finish_reason or "", usage.prompt_tokens if usage else 0,
-                 usage.completion_tokens if usage else 0)
+    return Reply(
+        text,
+        reasoning,
+        choice.finish_reason or "",
+        usage.prompt_tokens if usage else 0,
+        usage.completion_tokens if usage else 0,
+    )
 
 
 def _run(job: Coroutine) -> None:

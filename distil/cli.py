@@ -10,14 +10,22 @@ from distil.stage import STAGES
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="distil", description="Distil a fast-thinking student: run the notebooks headless.")
+    top = argparse.ArgumentParser(
+        prog="distil", description="Distil a fast-thinking student: run the notebooks headless."
+    )
     commands = top.add_subparsers(dest="command", required=True)
 
     def add_run_options(command: argparse.ArgumentParser) -> None:
         command.add_argument("--profile", default="cpu", help=f"one of {', '.join(PROFILES)} (default: cpu)")
         command.add_argument("--run", default=None, help="name of the run (default: the profile's)")
-        command.add_argument("--set", action="append", default=[], metavar="[STAGE.]NAME=VALUE", dest="sets",
-                             help="change a parameter, for one stage or for all that have it; may be repeated")
+        command.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="[STAGE.]NAME=VALUE",
+            dest="sets",
+            help="change a parameter, for one stage or for all that have it; may be repeated",
+        )
 
     command = commands.add_parser("run", help="run the stages in order; skips what is done, resumes what is not")
     add_run_options(command)
@@ -36,7 +44,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--name", required=True, help="name of the recording: `endpoint=recorded:NAME` replays it")
     command.add_argument("--endpoint", required=True, help="URL of the teacher's OpenAI-compatible API")
     command.add_argument("--teacher", required=True, help="the model's name at that endpoint")
-    command.add_argument("--revision", required=True, help="which weights these are: repository and commit, or file and sha256")
+    command.add_argument(
+        "--revision", required=True, help="which weights these are: repository and commit, or file and sha256"
+    )
     command.add_argument("--licence", required=True, help="licence of the model, for the card")
     return top
 
@@ -52,8 +62,9 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         if args.command == "run":
-            return driver.run(args.profile, args.run or args.profile, args.first, args.last, args.sets, args.force,
-                              args.dry_run)
+            return driver.run(
+                args.profile, args.run or args.profile, args.first, args.last, args.sets, args.force, args.dry_run
+            )
         if args.command == "status":
             return doctor.status(args.run)
         if args.command == "doctor":

@@ -45,8 +45,14 @@ def make_chain(chain_id: str, problem: dict, style: str, reply: Reply, teacher: 
     """A row of `chains.jsonl`. `correct` asks for one boxed answer, right, in a text not cut off."""
     thought, solution = split_chain(reply.text, reply.reasoning)
     row = {
-        "id": chain_id, "problem_id": problem["id"], "style": style, "thought": thought, "solution": solution,
-        "teacher": teacher, "n_tokens": reply.completion_tokens, "finish_reason": reply.finish_reason,
+        "id": chain_id,
+        "problem_id": problem["id"],
+        "style": style,
+        "thought": thought,
+        "solution": solution,
+        "teacher": teacher,
+        "n_tokens": reply.completion_tokens,
+        "finish_reason": reply.finish_reason,
     } | more
     text = chain_text(row)
     row["correct"] = (
@@ -66,8 +72,9 @@ def why_not(row: dict, text: str) -> str:
     return "wrong answer" if answers else "no boxed answer"
 
 
-def collect(problems: Sequence[dict], chat: Chat, style: str, samples: int, seed: int,
-            max_tokens: int = 1024) -> list[dict]:
+def collect(
+    problems: Sequence[dict], chat: Chat, style: str, samples: int, seed: int, max_tokens: int = 1024
+) -> list[dict]:
     """`samples` chains of one style for each problem, verified, as rows of `chains.jsonl`.
 
     Sampled at temperature 0.7. A request that failed for good leaves no row here: ask again and it is sent again.
@@ -75,7 +82,10 @@ def collect(problems: Sequence[dict], chat: Chat, style: str, samples: int, seed
     jobs = [(problem, k) for problem in problems for k in range(samples)]
     replies = chat.map(
         [messages(style, question=problem["question"]) for problem, _ in jobs],
-        max_tokens=max_tokens, temperature=0.7, seeds=[seed * 1000 + k for _, k in jobs], label=f"{style} chains",
+        max_tokens=max_tokens,
+        temperature=0.7,
+        seeds=[seed * 1000 + k for _, k in jobs],
+        label=f"{style} chains",
     )
     return [
         make_chain(f"{problem['id']}-{style}-{k}", problem, style, reply, chat.model)

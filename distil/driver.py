@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 from distil import __version__, report
-from distil.chat import ChatError, check_endpoint
+from distil.chat import check_endpoint
 from distil.parameters import effective, notebook_path, stage_name
-from distil.problems import ProblemError, load
+from distil.problems import load
 from distil.profiles import DISK_GB
 from distil.stage import STAGES, Lock, StageError, root, run_folder, sha256, write_text
 
@@ -66,8 +66,10 @@ def check(profile: str, stages: list[str], values: dict[str, dict]) -> None:
         load(v["problems"], v["n_train"], v["n_test"], v["seed"])
     wanted, free = DISK_GB[profile], shutil.disk_usage(root()).free / 1e9
     if free < wanted:
-        raise StageError(f"{free:.1f} GB of disk are free at {root()}, profile {profile} wants {wanted}: make room, "
-                         "or set DISTIL_HOME to a folder on a larger disk that holds the notebooks")
+        raise StageError(
+            f"{free:.1f} GB of disk are free at {root()}, profile {profile} wants {wanted}: make room, "
+            "or set DISTIL_HOME to a folder on a larger disk that holds the notebooks"
+        )
 
 
 def run(profile: str, name: str, first: str, last: str, sets: list[str], force: bool, dry_run: bool) -> int:
@@ -126,13 +128,24 @@ def execute(profile: str, run_name: str, stage: str, params: dict, force: bool) 
 
     save()
     say(f"{stage:13} running ...")
-    os.environ |= {"DISTIL_BATCH": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-                   "DISTIL_HOME": str(root().resolve())}
+    os.environ |= {
+        "DISTIL_BATCH": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "DISTIL_HOME": str(root().resolve()),
+    }
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     begun, output, failure = time.time(), folder / f"{stage}.ipynb", None
     try:
-        papermill.execute_notebook(notebook_path(stage), output, params, kernel_name="python3", progress_bar=False,
-                                   store_widget_state=False, cwd=str(root()))
+        papermill.execute_notebook(
+            notebook_path(stage),
+            output,
+            params,
+            kernel_name="python3",
+            progress_bar=False,
+            store_widget_state=False,
+            cwd=str(root()),
+        )
     except papermill.PapermillExecutionError as error:
         failure = {"cell": error.exec_count, "error": f"{error.ename}: {error.evalue}"}
     except DeadKernelError:
@@ -142,8 +155,10 @@ def execute(profile: str, run_name: str, stage: str, params: dict, force: bool) 
     if failure:
         save(status="failed", seconds=round(seconds, 1), **failure)
         where = f"cell [{failure['cell']}]" if failure["cell"] else "an unknown cell"
-        say(f"{stage:13} FAILED in {where} after {seconds / 60:.1f} min\n  {failure['error']}\n"
-            f"  notebook: {output}\n  mend the cause and give the same command again: what is done is kept")
+        say(
+            f"{stage:13} FAILED in {where} after {seconds / 60:.1f} min\n  {failure['error']}\n"
+            f"  notebook: {output}\n  mend the cause and give the same command again: what is done is kept"
+        )
         return False
     save(status="done", seconds=round(seconds, 1))
     say(f"{stage:13} done in {seconds / 60:.1f} min  {report.headline(run_name, stage)}")

@@ -12,13 +12,27 @@ from distil.prompt import student_messages
 from distil.stage import append_jsonl, read_jsonl, write_text
 from distil.verify import extract_answer, extract_boxed, is_correct
 
-COLUMNS = ("student", "n", "accuracy", "ci_low", "ci_high", "tokens_per_answer", "tokens_median", "tokens_p95",
-           "seconds_per_answer", "tokens_per_second", "cut_off", "no_answer", "boxed")
+COLUMNS = (
+    "student",
+    "n",
+    "accuracy",
+    "ci_low",
+    "ci_high",
+    "tokens_per_answer",
+    "tokens_median",
+    "tokens_p95",
+    "seconds_per_answer",
+    "tokens_per_second",
+    "cut_off",
+    "no_answer",
+    "boxed",
+)
 
 
-def answer(problems: Sequence[dict], load: Callable[[], tuple], path: Path, *, max_new_tokens: int,
-           batch_size: int) -> list[dict]:
-    """Greedy answers of one student to all problems, rows {id, text, n_tokens, finish_reason, seconds, correct, answer}.
+def answer(
+    problems: Sequence[dict], load: Callable[[], tuple], path: Path, *, max_new_tokens: int, batch_size: int
+) -> list[dict]:
+    """Greedy answers of one student to all problems: {id, text, n_tokens, finish_reason, seconds, correct, answer}.
 
     `load` gives (model, tokenizer) and is called only if an answer is missing. Rows are appended to `path` a whole
     batch at a time, and a batch that is not complete is answered anew as a whole: the same batches make the same
@@ -35,11 +49,16 @@ def answer(problems: Sequence[dict], load: Callable[[], tuple], path: Path, *, m
     if missing:
         model, tokenizer = load()
         for batch in tqdm(missing, desc=path.stem, unit="batch", disable=quiet()):
-            replies = next(generate(model, tokenizer, [student_messages(p["question"]) for p in batch],
-                                    max_new_tokens, batch_size))
+            replies = next(
+                generate(model, tokenizer, [student_messages(p["question"]) for p in batch], max_new_tokens, batch_size)
+            )
             rows = [
-                {"id": problem["id"], **reply, "correct": is_correct(reply["text"], problem),
-                 "answer": extract_answer(reply["text"])}
+                {
+                    "id": problem["id"],
+                    **reply,
+                    "correct": is_correct(reply["text"], problem),
+                    "answer": extract_answer(reply["text"]),
+                }
                 for problem, reply in zip(batch, replies, strict=True)
             ]
             append_jsonl(path, rows)
@@ -95,11 +114,21 @@ def summarise(student: str, rows: Sequence[dict]) -> dict:
     correct = [row["correct"] for row in rows]
     seconds = float(np.mean([row["seconds"] for row in rows]))
     low, high = interval(correct)
-    values = (student, len(rows), float(np.mean(correct)), low, high, float(tokens.mean()), float(np.median(tokens)),
-              float(np.percentile(tokens, 95)), seconds, float(tokens.mean() / seconds),
-              float(np.mean([row["finish_reason"] == "length" for row in rows])),
-              float(np.mean([row["answer"] is None for row in rows])),
-              float(np.mean([extract_boxed(row["text"]) is not None for row in rows])))
+    values = (
+        student,
+        len(rows),
+        float(np.mean(correct)),
+        low,
+        high,
+        float(tokens.mean()),
+        float(np.median(tokens)),
+        float(np.percentile(tokens, 95)),
+        seconds,
+        float(tokens.mean() / seconds),
+        float(np.mean([row["finish_reason"] == "length" for row in rows])),
+        float(np.mean([row["answer"] is None for row in rows])),
+        float(np.mean([extract_boxed(row["text"]) is not None for row in rows])),
+    )
     return {name: round(v, 4) if isinstance(v, float) else v for name, v in zip(COLUMNS, values, strict=True)}
 
 
@@ -114,8 +143,10 @@ def write_results(results: Sequence[dict], path: Path) -> None:
 
 def markdown(results: Sequence[dict]) -> str:
     """The result table in Markdown: accuracy with its interval, tokens, seconds, and what did not end well."""
-    lines = ["| student | accuracy (95% CI) | tokens an answer | seconds an answer | cut off | no answer |",
-             "|---|---|---|---|---|---|"]
+    lines = [
+        "| student | accuracy (95% CI) | tokens an answer | seconds an answer | cut off | no answer |",
+        "|---|---|---|---|---|---|",
+    ]
     for row in results:
         lines.append(
             f"| {row['student']} | {row['accuracy']:.1%} ({row['ci_low']:.1%} to {row['ci_high']:.1%}) "
@@ -128,5 +159,11 @@ def markdown(results: Sequence[dict]) -> str:
 def speed(results: Sequence[dict], against: str) -> list[dict]:
     """For each student how many times fewer tokens and seconds an answer takes than the student `against`."""
     base = next(row for row in results if row["student"] == against)
-    return [{"student": row["student"], "tokens_gain": round(base["tokens_per_answer"] / row["tokens_per_answer"], 2),
-             "seconds_gain": round(base["seconds_per_answer"] / row["seconds_per_answer"], 2)} for row in results]
+    return [
+        {
+            "student": row["student"],
+            "tokens_gain": round(base["tokens_per_answer"] / row["tokens_per_answer"], 2),
+            "seconds_gain": round(base["seconds_per_answer"] / row["seconds_per_answer"], 2),
+        }
+        for row in results
+    ]

@@ -39,8 +39,7 @@ def encode_rows(rows: Sequence[dict], tokenizer, max_length: int) -> tuple[list[
         if len(prompt) + len(completion) > max_length:
             too_long += 1
             continue
-        encoded.append({"input_ids": prompt + completion,
-                        "completion_mask": [0] * len(prompt) + [1] * len(completion)})
+        encoded.append({"input_ids": prompt + completion, "completion_mask": [0] * len(prompt) + [1] * len(completion)})
     return encoded, too_long
 
 
@@ -79,8 +78,13 @@ def load_for_training(model: str, method: str, max_length: int, seed: int):
     if backend() == "unsloth":
         from unsloth import FastLanguageModel
 
-        student, _ = FastLanguageModel.from_pretrained(folder, max_seq_length=max_length, load_in_4bit=method == "qlora",
-                                                       full_finetuning=method == "full", dtype=choose_dtype()[0])
+        student, _ = FastLanguageModel.from_pretrained(
+            folder,
+            max_seq_length=max_length,
+            load_in_4bit=method == "qlora",
+            full_finetuning=method == "full",
+            dtype=choose_dtype()[0],
+        )
         if method != "full":
             student = FastLanguageModel.get_peft_model(student, target_modules=TARGETS, random_state=seed, **LORA)
         return student
@@ -113,8 +117,9 @@ def load_student_for_training(folder: str):
         return model
     from peft import PeftModel
 
-    base = AutoModelForCausalLM.from_pretrained(resolve(json.loads(adapter.read_text())["base_model_name_or_path"]),
-                                                dtype=torch.float32)
+    base = AutoModelForCausalLM.from_pretrained(
+        resolve(json.loads(adapter.read_text())["base_model_name_or_path"]), dtype=torch.float32
+    )
     return PeftModel.from_pretrained(base, folder, is_trainable=True)
 
 
@@ -138,11 +143,24 @@ def trainer_arguments(out: Path, steps: int, learning_rate: float, seed: int) ->
 
     dtype, _ = choose_dtype()
     return {
-        "output_dir": str(out / "checkpoints"), "learning_rate": learning_rate, "seed": seed, "data_seed": seed,
-        "lr_scheduler_type": "cosine", "warmup_steps": max(1, steps // 20), "weight_decay": 0.0, "max_grad_norm": 1.0,
-        "bf16": dtype == torch.bfloat16, "fp16": dtype == torch.float16, "use_cpu": not torch.cuda.is_available(),
-        "logging_steps": max(1, steps // 40), "save_strategy": "steps", "save_steps": max(1, -(-steps // 4)),
-        "save_total_limit": 1, "report_to": "none", "disable_tqdm": quiet(), "gradient_checkpointing": False,
+        "output_dir": str(out / "checkpoints"),
+        "learning_rate": learning_rate,
+        "seed": seed,
+        "data_seed": seed,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": max(1, steps // 20),
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+        "bf16": dtype == torch.bfloat16,
+        "fp16": dtype == torch.float16,
+        "use_cpu": not torch.cuda.is_available(),
+        "logging_steps": max(1, steps // 40),
+        "save_strategy": "steps",
+        "save_steps": max(1, -(-steps // 4)),
+        "save_total_limit": 1,
+        "report_to": "none",
+        "disable_tqdm": quiet(),
+        "gradient_checkpointing": False,
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
 
@@ -175,15 +193,32 @@ def write_log(log: Sequence[dict], path: Path) -> None:
         writer.writerows(log)
 
 
-def sft(rows: Sequence[dict], valid: Sequence[dict], student: str, out: Path, *, train_tokens: int,
-        learning_rate: float, max_length: int, method: str, seed: int) -> dict:
+def sft(
+    rows: Sequence[dict],
+    valid: Sequence[dict],
+    student: str,
+    out: Path,
+    *,
+    train_tokens: int,
+    learning_rate: float,
+    max_length: int,
+    method: str,
+    seed: int,
+) -> dict:
     """Fine-tune `student` on `rows` for `train_tokens` tokens; weights or adapter, tokenizer and log.csv go to `out`.
 
     Returns {examples, distinct, epochs, tokens, completion_tokens, too_long, seconds, tokens_per_s, loss,
     valid_loss}. A finished result of the same request is not computed again. Raises StageError if no row fits.
     """
-    request = {"student": student, "train_tokens": train_tokens, "learning_rate": learning_rate,
-               "max_length": max_length, "method": method, "seed": seed, "rows": rows_digest(rows)}
+    request = {
+        "student": student,
+        "train_tokens": train_tokens,
+        "learning_rate": learning_rate,
+        "max_length": max_length,
+        "method": method,
+        "seed": seed,
+        "rows": rows_digest(rows),
+    }
     done = out / "sft.json"
     if done.exists() and json.loads(done.read_text())["request"] == request:
         return json.loads(done.read_text())["result"]
@@ -203,11 +238,20 @@ def sft(rows: Sequence[dict], valid: Sequence[dict], student: str, out: Path, *,
     arguments = trainer_arguments(out, steps, learning_rate, seed)
     if held_out:
         arguments |= {"eval_strategy": "steps", "eval_steps": arguments["save_steps"]}
-    config = SFTConfig(**arguments, num_train_epochs=1, per_device_train_batch_size=BATCH, max_length=max_length,
-                       per_device_eval_batch_size=BATCH, completion_only_loss=True, packing=False,
-                       train_sampling_strategy="sequential")
+    config = SFTConfig(
+        **arguments,
+        num_train_epochs=1,
+        per_device_train_batch_size=BATCH,
+        max_length=max_length,
+        per_device_eval_batch_size=BATCH,
+        completion_only_loss=True,
+        packing=False,
+        train_sampling_strategy="sequential",
+    )
     trainer = SFTTrainer(
-        model=load_for_training(student, method, max_length, seed), args=config, processing_class=tokenizer,
+        model=load_for_training(student, method, max_length, seed),
+        args=config,
+        processing_class=tokenizer,
         train_dataset=datasets.Dataset.from_list(ordered),
         eval_dataset=datasets.Dataset.from_list(held_out) if held_out else None,
     )
@@ -218,10 +262,16 @@ def sft(rows: Sequence[dict], valid: Sequence[dict], student: str, out: Path, *,
     seconds = next(row["train_runtime"] for row in log if "train_runtime" in row)
     losses = [row["loss"] for row in log if "loss" in row]
     result = {
-        "examples": len(ordered), "distinct": len(encoded), "epochs": round(len(ordered) / len(encoded), 2),
-        "tokens": tokens, "completion_tokens": sum(sum(row["completion_mask"]) for row in ordered),
-        "too_long": too_long, "seconds": round(seconds, 1), "tokens_per_s": round(tokens / seconds, 1),
-        "loss": losses[-1], "valid_loss": next((r["eval_loss"] for r in reversed(log) if "eval_loss" in r), None),
+        "examples": len(ordered),
+        "distinct": len(encoded),
+        "epochs": round(len(ordered) / len(encoded), 2),
+        "tokens": tokens,
+        "completion_tokens": sum(sum(row["completion_mask"]) for row in ordered),
+        "too_long": too_long,
+        "seconds": round(seconds, 1),
+        "tokens_per_s": round(tokens / seconds, 1),
+        "loss": losses[-1],
+        "valid_loss": next((r["eval_loss"] for r in reversed(log) if "eval_loss" in r), None),
         "backend": backend(),
     }
     write_text(done, json.dumps({"request": request, "result": result}, indent=1))

@@ -36,14 +36,22 @@ def parse_rating(text: str) -> dict | None:
     return values
 
 
-def ask(items: Sequence[tuple[dict, dict]], chat: Chat, prompt: str, parse, seed: int, votes: int, **values) -> list[list]:
+def ask(
+    items: Sequence[tuple[dict, dict]], chat: Chat, prompt: str, parse, seed: int, votes: int, **values
+) -> list[list]:
     """`votes` parsed replies for each (chain, problem); what does not parse is asked for once more, then left out."""
     parsed: list[list] = [[] for _ in items]
     jobs = [(i, vote) for i in range(len(items)) for vote in range(votes)]
     for attempt in range(2):
         replies = chat.map(
-            [messages(prompt, question=items[i][1]["question"], chain=chain_text(items[i][0]), **values) for i, _ in jobs],
-            max_tokens=48, temperature=0.7, seeds=[seed * 1000 + 100 * attempt + vote for _, vote in jobs], label=prompt,
+            [
+                messages(prompt, question=items[i][1]["question"], chain=chain_text(items[i][0]), **values)
+                for i, _ in jobs
+            ],
+            max_tokens=48,
+            temperature=0.7,
+            seeds=[seed * 1000 + 100 * attempt + vote for _, vote in jobs],
+            label=prompt,
         )
         again = []
         for (i, vote), reply in zip(jobs, replies, strict=True):
@@ -62,8 +70,12 @@ def difficulty(items: Sequence[tuple[dict, dict]], chat: Chat, student: str, see
     for verdicts in ask(items, chat, "difficulty", parse_verdict, seed, votes, student=student):
         counts = Counter(verdicts).most_common()
         clear = counts and (len(counts) == 1 or counts[0][1] > counts[1][1])
-        rated.append({"difficulty": counts[0][0] if clear else "unrated",
-                      "agreement": round(counts[0][1] / votes, 3) if counts else 0.0})
+        rated.append(
+            {
+                "difficulty": counts[0][0] if clear else "unrated",
+                "agreement": round(counts[0][1] / votes, 3) if counts else 0.0,
+            }
+        )
     return rated
 
 
@@ -75,22 +87,39 @@ def ratings(items: Sequence[tuple[dict, dict]], chat: Chat, seed: int) -> list[d
     ]
 
 
-def align(chains: Sequence[dict], problems: dict[str, dict], judge: Chat, rewriter: Chat, student: str, seed: int,
-          max_rounds: int = 2, votes: int = 3) -> list[dict]:
+def align(
+    chains: Sequence[dict],
+    problems: dict[str, dict],
+    judge: Chat,
+    rewriter: Chat,
+    student: str,
+    seed: int,
+    max_rounds: int = 2,
+    votes: int = 3,
+) -> list[dict]:
     """Rate, improve, and rate again until a chain is medium, at most `max_rounds` improvements.
 
     Returns a row for each chain: {id, problem_id, kept, reason, chain, trail}. `chain` is the last form of the chain
     and `trail` the list of {round, difficulty, agreement, action, n_tokens, text} that led there. `reason` says why
     a chain was not kept: `unrated`, `rounds used up (<verdict>)`, or `<expand|simplify>: <what was wrong with it>`.
     """
-    rows = {c["id"]: {"id": c["id"], "problem_id": c["problem_id"], "kept": False, "reason": None, "chain": c,
-                      "trail": []} for c in chains}
+    rows = {
+        c["id"]: {"id": c["id"], "problem_id": c["problem_id"], "kept": False, "reason": None, "chain": c, "trail": []}
+        for c in chains
+    }
     pending = list(rows.values())
     for number in range(max_rounds + 1):
         items = [(row["chain"], problems[row["problem_id"]]) for row in pending]
         for row, rated in zip(pending, difficulty(items, judge, student, seed + number, votes), strict=True):
-            row["trail"].append({"round": number, **rated, "action": None, "n_tokens": row["chain"]["n_tokens"],
-                                 "text": chain_text(row["chain"])})
+            row["trail"].append(
+                {
+                    "round": number,
+                    **rated,
+                    "action": None,
+                    "n_tokens": row["chain"]["n_tokens"],
+                    "text": chain_text(row["chain"]),
+                }
+            )
             verdict = rated["difficulty"]
             if verdict == "medium":
                 row["kept"], row["trail"][-1]["action"] = True, "keep"
@@ -100,8 +129,13 @@ def align(chains: Sequence[dict], problems: dict[str, dict], judge: Chat, rewrit
                 row["reason"] = f"rounds used up ({verdict})"
             else:
                 row["trail"][-1]["action"] = IMPROVE[verdict]
-        pending = improve([r for r in pending if r["trail"][-1]["action"] in ("expand", "simplify")], problems,
-                          rewriter, seed, number + 1)
+        pending = improve(
+            [r for r in pending if r["trail"][-1]["action"] in ("expand", "simplify")],
+            problems,
+            rewriter,
+            seed,
+            number + 1,
+        )
     return list(rows.values())
 
 
@@ -110,7 +144,9 @@ def improve(rows: list[dict], problems: dict[str, dict], rewriter: Chat, seed: i
     improved = []
     for kind in ("expand", "simplify"):
         wanted = [row for row in rows if row["trail"][-1]["action"] == kind]
-        accepted, rejected = rewrite([row["chain"] for row in wanted], problems, rewriter, kind, seed, suffix=str(number))
+        accepted, rejected = rewrite(
+            [row["chain"] for row in wanted], problems, rewriter, kind, seed, suffix=str(number)
+        )
         new = {chain["parent"]: chain for chain in accepted}
         why = {chain["parent"]: chain["reason"] for chain in rejected}
         for row in wanted:
@@ -127,9 +163,14 @@ def training_row(chain: dict, problem: dict) -> dict:
     """A row of `train/*.jsonl`: the user's instruction/output form, and the same as chat messages."""
     prompt = student_messages(problem["question"])
     output = chain_text(chain)
-    return {"instruction": prompt[-1]["content"], "output": output,
-            "messages": [*prompt, {"role": "assistant", "content": output}],
-            "problem_id": problem["id"], "chain_id": chain["id"], "task": problem["task"]}
+    return {
+        "instruction": prompt[-1]["content"],
+        "output": output,
+        "messages": [*prompt, {"role": "assistant", "content": output}],
+        "problem_id": problem["id"],
+        "chain_id": chain["id"],
+        "task": problem["task"],
+    }
 
 
 def select_adaptive(chains: Sequence[dict], scores: dict[str, dict], cd_cap: int = 6) -> list[dict]:

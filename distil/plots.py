@@ -8,8 +8,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; a name keeps its colour in every picture
-COLOURS = {"base": "#999999", "slow": "#D55E00", "fast": "#0072B2", "short": "#56B4E9", "adaptive": "#009E73",
-           "easy": "#56B4E9", "medium": "#009E73", "hard": "#D55E00", "unrated": "#999999"}
+COLOURS = {
+    "base": "#999999",
+    "slow": "#D55E00",
+    "fast": "#0072B2",
+    "short": "#56B4E9",
+    "adaptive": "#009E73",
+    "easy": "#56B4E9",
+    "medium": "#009E73",
+    "hard": "#D55E00",
+    "unrated": "#999999",
+}
 MORE = ["#CC79A7", "#E69F00", "#F0E442", "#000000"]
 
 
@@ -57,8 +66,9 @@ def token_histogram(groups: Mapping[str, Sequence[int]], title: str, path: Path)
         shares = shares / len(values)
         shade = colour(name, number)
         axes.stairs(shares, bins, fill=True, alpha=0.35, color=shade)
-        axes.stairs(shares, bins, color=shade, linewidth=1.5,
-                    label=f"{name} (n={len(values)}, median {np.median(values):.0f})")
+        axes.stairs(
+            shares, bins, color=shade, linewidth=1.5, label=f"{name} (n={len(values)}, median {np.median(values):.0f})"
+        )
         axes.axvline(np.median(values), color=shade, linestyle="--", linewidth=1)
         rows += [(name, round(left, 1), round(share, 4)) for left, share in zip(bins, shares, strict=False)]
     axes.legend(frameon=False)
@@ -86,16 +96,23 @@ def flow(aligned: Sequence[dict], path: Path) -> None:
     save(fig, path, ("first_verdict", "end", "chains"), [(*key, n) for key, n in counts.items()])
 
 
-def curves(series: Mapping[str, Sequence[tuple[float, float]]], title: str, xlabel: str, ylabel: str,
-           path: Path) -> None:
+def curves(
+    series: Mapping[str, Sequence[tuple[float, float]]], title: str, xlabel: str, ylabel: str, path: Path
+) -> None:
     """Lines over steps: losses, rewards, margins. A series named `... validation` is dashed."""
     fig, axes = figure(title, xlabel, ylabel)
     rows = []
     for number, (name, points) in enumerate(series.items()):
         base = name.split()[0]
         dashed = name.endswith("validation")
-        axes.plot(*zip(*points, strict=True), label=name, color=colour(base, number), marker="o" if len(points) < 15 else None,
-                  markersize=4, linestyle="--" if dashed else "-")
+        axes.plot(
+            *zip(*points, strict=True),
+            label=name,
+            color=colour(base, number),
+            marker="o" if len(points) < 15 else None,
+            markersize=4,
+            linestyle="--" if dashed else "-",
+        )
         rows += [(name, x, y) for x, y in points]
     axes.legend(frameon=False)
     save(fig, path, ("series", xlabel, ylabel), rows)
@@ -108,8 +125,16 @@ def accuracy_tokens(results: Sequence[dict], path: Path) -> None:
     for number, row in enumerate(results):
         x, y = row["tokens_per_answer"], 100 * row["accuracy"]
         low, high = 100 * row["ci_low"], 100 * row["ci_high"]
-        axes.errorbar(x, y, yerr=[[y - low], [high - y]], fmt="o", capsize=4, markersize=8,
-                      color=colour(row["student"], number), label=row["student"])
+        axes.errorbar(
+            x,
+            y,
+            yerr=[[y - low], [high - y]],
+            fmt="o",
+            capsize=4,
+            markersize=8,
+            color=colour(row["student"], number),
+            label=row["student"],
+        )
         rows.append((row["student"], x, y, low, high))
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)

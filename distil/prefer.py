@@ -8,7 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distil.collect import chain_text
-from distil.finetune import backend, load_student_for_training, rows_digest, save_student, train, trainer_arguments, write_log
+from distil.finetune import (
+    backend,
+    load_student_for_training,
+    rows_digest,
+    save_student,
+    train,
+    trainer_arguments,
+    write_log,
+)
 from distil.prompt import student_messages
 from distil.stage import StageError, write_text
 from distil.student import load_tokenizer
@@ -28,8 +36,14 @@ def parse_betas(text: str) -> dict[str, float]:
     return dict(zip(GAPS, values, strict=True))
 
 
-def build_pairs(aligned: Sequence[dict], corrupted: Sequence[dict], problems: dict[str, dict], betas: dict[str, float],
-                max_pairs: int, seed: int) -> list[dict]:
+def build_pairs(
+    aligned: Sequence[dict],
+    corrupted: Sequence[dict],
+    problems: dict[str, dict],
+    betas: dict[str, float],
+    max_pairs: int,
+    seed: int,
+) -> list[dict]:
     """Rows {prompt, chosen, rejected, gap, beta, problem_id}: at most `max_pairs`, the gaps as even as they come.
 
     small: the aligned form of a chain over its original, which was correct but unsuitable; medium: such an original
@@ -45,8 +59,16 @@ def build_pairs(aligned: Sequence[dict], corrupted: Sequence[dict], problems: di
 
         def add(gap: str, chosen: str, rejected: str, problem: dict = problem) -> None:
             if chosen != rejected:
-                found[gap].append({"prompt": student_messages(problem["question"]), "chosen": chosen, "rejected": rejected,
-                                   "gap": gap, "beta": betas[gap], "problem_id": problem["id"]})
+                found[gap].append(
+                    {
+                        "prompt": student_messages(problem["question"]),
+                        "chosen": chosen,
+                        "rejected": rejected,
+                        "gap": gap,
+                        "beta": betas[gap],
+                        "problem_id": problem["id"],
+                    }
+                )
 
         if row["kept"] and unsuitable:
             add("small", final, original)
@@ -62,8 +84,10 @@ def build_pairs(aligned: Sequence[dict], corrupted: Sequence[dict], problems: di
             if rows and len(pairs) < max_pairs:
                 pairs.append(rows.pop())
     if not pairs:
-        raise StageError("no preference pair could be made: 02 accepted no corrupted chain and 03 improved none; "
-                         "collect more problems, or a stronger rewriter")
+        raise StageError(
+            "no preference pair could be made: 02 accepted no corrupted chain and 03 improved none; "
+            "collect more problems, or a stronger rewriter"
+        )
     return pairs
 
 
@@ -88,7 +112,9 @@ def cogpo_trainer_class():
     class CogPOTrainer(DPOTrainer):
         def __init__(self, *args, **kwargs):
             tokenizer, config = kwargs["processing_class"], kwargs["args"]
-            kwargs["data_collator"] = CollatorWithBeta(pad_token_id=tokenizer.pad_token_id, max_length=config.max_length)
+            kwargs["data_collator"] = CollatorWithBeta(
+                pad_token_id=tokenizer.pad_token_id, max_length=config.max_length
+            )
             super().__init__(*args, **kwargs)
 
         def _set_signature_columns_if_needed(self):
@@ -109,8 +135,12 @@ def cogpo_trainer_class():
 def render(pairs: Sequence[dict], tokenizer) -> list[dict]:
     """Pairs as plain text: the prompt as inference renders it, so that only the answers and an end token follow."""
     return [
-        {"prompt": tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True),
-         "chosen": row["chosen"], "rejected": row["rejected"], "beta": row["beta"]}
+        {
+            "prompt": tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True),
+            "chosen": row["chosen"],
+            "rejected": row["rejected"],
+            "beta": row["beta"],
+        }
         for row in pairs
     ]
 
@@ -118,22 +148,31 @@ def render(pairs: Sequence[dict], tokenizer) -> list[dict]:
 def too_long(rows: Sequence[dict], tokenizer, max_length: int) -> list[bool]:
     """For each rendered pair: would either side be cut at `max_length` tokens, its answer lost?"""
     return [
-        max(len(tokenizer(row["prompt"] + row[side], add_special_tokens=False)["input_ids"]) + 1
-            for side in ("chosen", "rejected")) > max_length
+        max(
+            len(tokenizer(row["prompt"] + row[side], add_special_tokens=False)["input_ids"]) + 1
+            for side in ("chosen", "rejected")
+        )
+        > max_length
         for row in rows
     ]
 
 
-def cogpo(pairs: Sequence[dict], student: str, out: Path, *, learning_rate: float, seed: int,
-          max_length: int = 512) -> dict:
+def cogpo(
+    pairs: Sequence[dict], student: str, out: Path, *, learning_rate: float, seed: int, max_length: int = 512
+) -> dict:
     """Preference-train the student in folder `student` on pairs; saves it to `out` with log.csv.
 
     Returns {pairs, dropped, seconds, loss, margin, chosen_logps_change}: `margin` is the last logged difference of
     rewards, `chosen_logps_change` what became of the chosen chains' log-probability (a fall is the known ailment of
     DPO). Raises StageError if no pair fits into `max_length`, since a cut pair would lose its answer.
     """
-    request = {"student": str(student), "learning_rate": learning_rate, "seed": seed, "max_length": max_length,
-               "pairs": rows_digest([{"output": row["chosen"] + row["rejected"] + str(row["beta"])} for row in pairs])}
+    request = {
+        "student": str(student),
+        "learning_rate": learning_rate,
+        "seed": seed,
+        "max_length": max_length,
+        "pairs": rows_digest([{"output": row["chosen"] + row["rejected"] + str(row["beta"])} for row in pairs]),
+    }
     done = out / "prefer.json"
     if done.exists() and json.loads(done.read_text())["request"] == request:
         return json.loads(done.read_text())["result"]
@@ -149,18 +188,28 @@ def cogpo(pairs: Sequence[dict], student: str, out: Path, *, learning_rate: floa
     if not rows:
         raise StageError(f"none of {len(pairs)} pairs fits into {max_length} tokens")
     steps = -(-len(rows) // BATCH)
-    config = DPOConfig(**trainer_arguments(out, steps, learning_rate, seed) | {"logging_steps": max(1, steps // 12)},
-                       num_train_epochs=1, per_device_train_batch_size=BATCH, max_length=max_length)
-    trainer = cogpo_trainer_class()(model=load_student_for_training(student), args=config, processing_class=tokenizer,
-                                    train_dataset=datasets.Dataset.from_list(rows))
+    config = DPOConfig(
+        **trainer_arguments(out, steps, learning_rate, seed) | {"logging_steps": max(1, steps // 12)},
+        num_train_epochs=1,
+        per_device_train_batch_size=BATCH,
+        max_length=max_length,
+    )
+    trainer = cogpo_trainer_class()(
+        model=load_student_for_training(student),
+        args=config,
+        processing_class=tokenizer,
+        train_dataset=datasets.Dataset.from_list(rows),
+    )
     log = train(trainer, out, save=save_student)
     tokenizer.save_pretrained(out)
     write_log(log, out / "log.csv")
     logged = [row for row in log if "rewards/margins" in row]
     result = {
-        "pairs": len(rows), "dropped": len(pairs) - len(rows),
+        "pairs": len(rows),
+        "dropped": len(pairs) - len(rows),
         "seconds": round(next(row["train_runtime"] for row in log if "train_runtime" in row), 1),
-        "loss": logged[-1]["loss"], "margin": round(logged[-1]["rewards/margins"], 4),
+        "loss": logged[-1]["loss"],
+        "margin": round(logged[-1]["rewards/margins"], 4),
         "chosen_logps_change": round(logged[-1]["logps/chosen"] - logged[0]["logps/chosen"], 2),
     }
     write_text(done, json.dumps({"request": request, "result": result}, indent=1))

@@ -36,8 +36,10 @@ def generate(suite: str, n_train: int, n_test: int, seed: int) -> list[dict]:
     families = SUITES[suite]
     rows: list[dict] = []
     for number, (task, config) in enumerate(families.items()):
-        wanted = {split: n // len(families) + (number < n % len(families))
-                  for split, n in (("train", n_train), ("test", n_test))}
+        wanted = {
+            split: n // len(families) + (number < n % len(families))
+            for split, n in (("train", n_train), ("test", n_test))
+        }
         # the generator repeats itself in small families: ask for more, keep the first of each question; turn and turn
         # about to train and test, so that asking for more of one does not change the other
         pool = reasoning_gym.create_dataset(task, size=40 * max(wanted.values()) + 20, seed=seed, **config)
@@ -50,12 +52,19 @@ def generate(suite: str, n_train: int, n_test: int, seed: int) -> list[dict]:
             split = "train" if len(seen) % 2 == 0 else "test"
             seen.add(question)
             if taken[split] < wanted[split]:
-                rows.append({
-                    "id": f"{task}-{split}-{taken[split]:04d}", "domain": "reasoning", "task": task,
-                    "question": question, "answer": str(entry["answer"]), "verifier": f"reasoning_gym:{task}",
-                    "source": "reasoning-gym", "split": split,
-                    "metadata": json.loads(json.dumps(entry["metadata"], default=str)),
-                })
+                rows.append(
+                    {
+                        "id": f"{task}-{split}-{taken[split]:04d}",
+                        "domain": "reasoning",
+                        "task": task,
+                        "question": question,
+                        "answer": str(entry["answer"]),
+                        "verifier": f"reasoning_gym:{task}",
+                        "source": "reasoning-gym",
+                        "split": split,
+                        "metadata": json.loads(json.dumps(entry["metadata"], default=str)),
+                    }
+                )
                 taken[split] += 1
             if taken == wanted:
                 break
@@ -90,8 +99,11 @@ def read_file(path: Path, n_train: int, n_test: int) -> list[dict]:
                 raise ProblemError(f"{where}: field `{field}` is missing")
             if not str(row[field]).strip():
                 raise ProblemError(f"{where}: field `{field}` is empty")
-        row = {"id": f"row-{number:05d}", "domain": "user", "task": "user", "verifier": "math",
-               "source": path.name} | row | {"question": str(row["question"]), "answer": str(row["answer"])}
+        row = (
+            {"id": f"row-{number:05d}", "domain": "user", "task": "user", "verifier": "math", "source": path.name}
+            | row
+            | {"question": str(row["question"]), "answer": str(row["answer"])}
+        )
         if row["id"] in ids:
             raise ProblemError(f"{where}: id {row['id']!r} was used on line {ids[row['id']]} already")
         ids[row["id"]] = number
@@ -107,7 +119,9 @@ def read_file(path: Path, n_train: int, n_test: int) -> list[dict]:
     for split, n in (("test", n_test), ("train", n_train)):
         chosen = [row for row in rows if row["split"] == split][:n]
         if not chosen:
-            raise ProblemError(f"{path}: no problem left for {split}; it holds {len(rows)}, wanted {n_train} + {n_test}")
+            raise ProblemError(
+                f"{path}: no problem left for {split}; it holds {len(rows)}, wanted {n_train} + {n_test}"
+            )
         kept += chosen
     return kept
 

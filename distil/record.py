@@ -21,8 +21,15 @@ def record(args: argparse.Namespace) -> int:
     Returns the run's exit code. Raises what `driver.run` raises, and StageError if the packed file exceeds 8 MB.
     """
     run = args.run or f"record-{args.name}"
-    code = driver.run(args.profile, run, "01", "03", [*args.sets, f"endpoint={args.endpoint}", f"teacher={args.teacher}"],
-                      force=False, dry_run=False)
+    code = driver.run(
+        args.profile,
+        run,
+        "01",
+        "03",
+        [*args.sets, f"endpoint={args.endpoint}", f"teacher={args.teacher}"],
+        force=False,
+        dry_run=False,
+    )
     if code:
         return code
     rows = read_jsonl(run_folder(run) / "responses.jsonl")
@@ -41,31 +48,45 @@ def pack(rows: list[dict]) -> bytes:
     """Rows as xz-compressed JSON Lines, in the order of their keys, so that the same answers give the same bytes."""
     text = "".join(
         json.dumps({"request": row["request"], "reply": row["reply"]}, ensure_ascii=False) + "\n"
-        for row in sorted(rows, key=lambda row: (json.dumps(row["request"]["messages"]), row["key"]))  # like beside like
+        for row in sorted(
+            rows, key=lambda row: (json.dumps(row["request"]["messages"]), row["key"])
+        )  # like beside like
     )
     return lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME)
 
 
 def card(args: argparse.Namespace, run: str, rows: list[dict], size: int) -> str:
     """The recording's README: everything measured from the answers or taken from the command."""
-    sampling = sorted({json.dumps({k: v for k, v in row["request"].items() if k not in ("messages", "seed", "model")})
-                       for row in rows})
+    sampling = sorted(
+        {
+            json.dumps({k: v for k, v in row["request"].items() if k not in ("messages", "seed", "model")})
+            for row in rows
+        }
+    )
     tokens = sum(row["reply"]["completion_tokens"] for row in rows)
     settings = json.loads((run_folder(run) / "01_collect" / "meta.json").read_text())
     lines = [
-        f"# Recording `{args.name}`", "",
-        "Answers of a real model, kept so that the notebooks run without a key, a network or a GPU.", "",
+        f"# Recording `{args.name}`",
+        "",
+        "Answers of a real model, kept so that the notebooks run without a key, a network or a GPU.",
+        "",
         f"- Model: {args.teacher} ({args.revision}), licence {args.licence}",
-        f"- Date: {time.strftime('%F')}; answers: {len(rows):,}; completion tokens: {tokens:,}; packed: {size / 1e6:.2f} MB",
+        f"- Date: {time.strftime('%F')}; packed: {size / 1e6:.2f} MB",
+        f"- Answers: {len(rows):,}; completion tokens: {tokens:,}",
         f"- Problems: suite `{settings['params']['problems']}`, {settings['params']['n_train']} for training, "
         f"seed {settings['params']['seed']}",
         "- Prompts: the files in `distil/prompts/` of the same commit; each request is stored whole",
-        "- Sampling (one line a kind of request; seeds differ): ", "",
-        *[f"  - `{line}`" for line in sampling], "",
-        "Command:", "",
+        "- Sampling (one line a kind of request; seeds differ): ",
+        "",
+        *[f"  - `{line}`" for line in sampling],
+        "",
+        "Command:",
+        "",
         f"    distil record --profile {args.profile} --name {args.name} --endpoint URL --teacher {args.teacher} \\",
         f"        --revision '{args.revision}' --licence {args.licence}"
-        + "".join(f" --set {text}" for text in args.sets), "",
-        "The answers are the model's own, mistakes included; the notebooks verify them.", "",
+        + "".join(f" --set {text}" for text in args.sets),
+        "",
+        "The answers are the model's own, mistakes included; the notebooks verify them.",
+        "",
     ]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Stage 06: a reward model distilled from the judge's scores, and GRPO with rewards that cannot be had by style alone."""
+"""Stage 06: a reward model distilled from the judge, and GRPO with rewards that style alone cannot earn."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ TERMS = ("correct", "rv", "cd", "format")
 
 
 def parse_weights(text: str) -> dict[str, float]:
-    """{term: weight} from "rv=0.2,cd=0.2,format=0.1"; `correct` weighs 1. Raises StageError for anything else."""
+    """{term: weight} from "rv:0.2,cd:0.2,format:0.1"; `correct` weighs 1. Raises StageError for anything else."""
     weights = {"correct": 1.0}
     for part in text.split(","):
-        name, equals, value = part.partition("=")
+        name, colon, value = part.partition(":")
         try:
             weights[name.strip()] = float(value)
         except ValueError:
-            equals = ""
-        if not equals or name.strip() not in TERMS:
-            raise StageError(f"weights {text!r}: write name=number for {', '.join(TERMS[1:])}, separated by commas")
+            colon = ""
+        if not colon or name.strip() not in TERMS:
+            raise StageError(f"weights {text!r}: write name:number for {', '.join(TERMS[1:])}, separated by commas")
     return {term: weights.get(term, 0.0) for term in TERMS}
 
 
@@ -47,8 +47,9 @@ def fit_reward_model(rows: Sequence[dict], backbone: str, out: Path) -> dict:
     if held.sum() < 10 or (~held).sum() < 10:
         raise StageError(f"{len(rows)} judged chains are too few for a reward model: at least 10 to fit and 10 to test")
     tokenizer = load_tokenizer(resolve(backbone))
-    model = AutoModelForSequenceClassification.from_pretrained(resolve(backbone), num_labels=2, problem_type="regression",
-                                                               dtype=torch.float32)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        resolve(backbone), num_labels=2, problem_type="regression", dtype=torch.float32
+    )
     model.config.pad_token_id = tokenizer.pad_token_id
     features = hidden_states(model, tokenizer, [reward_text(tokenizer, row["question"], row["text"]) for row in rows])
     targets = np.array([[row["rv"] / 9, row["cd"] / 9] for row in rows])
@@ -62,7 +63,8 @@ def fit_reward_model(rows: Sequence[dict], backbone: str, out: Path) -> dict:
     predicted = features[held] @ weights
     return {"fitted": int((~held).sum()), "held_out": int(held.sum())} | {
         f"{name}_{who}": agreement(guess[:, i], targets[held, i])
-        for i, name in enumerate(("rv", "cd")) for who, guess in (("model", predicted), ("length_only", baseline))
+        for i, name in enumerate(("rv", "cd"))
+        for who, guess in (("model", predicted), ("length_only", baseline))
     }
 
 
@@ -84,8 +86,10 @@ def agreement(guess, target) -> dict:
     from scipy.stats import spearmanr
 
     constant = np.ptp(target) == 0 or np.ptp(guess) == 0
-    return {"spearman": None if constant else round(float(spearmanr(guess, target).statistic), 3),
-            "mae": round(float(np.abs(guess - target).mean() * 9), 3)}
+    return {
+        "spearman": None if constant else round(float(spearmanr(guess, target).statistic), 3),
+        "mae": round(float(np.abs(guess - target).mean() * 9), 3),
+    }
 
 
 def reward_text(tokenizer, question: str, text: str) -> str:
@@ -100,8 +104,9 @@ def hidden_states(model, tokenizer, texts: Sequence[str], batch_size: int = 16):
 
     rows = []
     for start in range(0, len(texts), batch_size):
-        batch = tokenizer(list(texts[start : start + batch_size]), return_tensors="pt", padding=True,
-                          add_special_tokens=False)
+        batch = tokenizer(
+            list(texts[start : start + batch_size]), return_tensors="pt", padding=True, add_special_tokens=False
+        )
         with torch.inference_mode():
             rows.append(model.model(**batch).last_hidden_state[:, -1].double().numpy())  # padded on the left
     return np.concatenate(rows)
@@ -144,7 +149,9 @@ def well_formed(text: str) -> float:
     return float(len(boxed_answers(text)) == 1 and "\n\n" in text.strip())
 
 
-def reward_terms(text: str, problem: dict, rv: float, cd: float, line: tuple[float, float], cd_cap: float = 5.0) -> dict:
+def reward_terms(
+    text: str, problem: dict, rv: float, cd: float, line: tuple[float, float], cd_cap: float = 5.0
+) -> dict:
     """Every term of the reward of one completion, unweighted, each in 0-1.
 
     The style terms are multiplied by correctness: a wrong answer cannot buy itself reward with a pleasant length.
@@ -152,12 +159,28 @@ def reward_terms(text: str, problem: dict, rv: float, cd: float, line: tuple[flo
     """
     correct = float(is_correct(text, problem, boxed_only=True))
     wanted = min(9.0, max(0.0, line[0] + line[1] * cd))
-    return {"correct": correct, "rv": correct * (1 - abs(rv - wanted) / 9),
-            "cd": correct * (1 - max(0.0, cd - cd_cap) / 9), "format": well_formed(text)}
+    return {
+        "correct": correct,
+        "rv": correct * (1 - abs(rv - wanted) / 9),
+        "cd": correct * (1 - max(0.0, cd - cd_cap) / 9),
+        "format": well_formed(text),
+    }
 
 
-def grpo(problems: Sequence[dict], student: str, reward_model: str, line: tuple[float, float], out: Path, *, steps: int,
-         group: int, learning_rate: float, weights: dict[str, float], seed: int, max_completion: int = 96) -> dict:
+def grpo(
+    problems: Sequence[dict],
+    student: str,
+    reward_model: str,
+    line: tuple[float, float],
+    out: Path,
+    *,
+    steps: int,
+    group: int,
+    learning_rate: float,
+    weights: dict[str, float],
+    seed: int,
+    max_completion: int = 96,
+) -> dict:
     """GRPO from the student in folder `student` for `steps` steps of two problems and `group` completions each.
 
     Saves the student and `rewards.csv` (every term's mean, length and reward spread at every step) to `out`. Returns
@@ -181,7 +204,9 @@ def grpo(problems: Sequence[dict], student: str, reward_model: str, line: tuple[
             cache.clear()  # the reward functions are called one after the other on the same completions
             rows = [json.loads(p) for p in problem]
             grades = graded.grades([row["question"] for row in rows], texts)
-            cache[key] = [reward_terms(t, row, rv, cd, line) for t, row, (rv, cd) in zip(texts, rows, grades, strict=True)]
+            cache[key] = [
+                reward_terms(t, row, rv, cd, line) for t, row, (rv, cd) in zip(texts, rows, grades, strict=True)
+            ]
         return cache[key]
 
     def reward_function(name: str):
@@ -194,22 +219,43 @@ def grpo(problems: Sequence[dict], student: str, reward_model: str, line: tuple[
     rows = [{"prompt": student_messages(p["question"]), "problem": json.dumps(p)} for p in problems]
     config = GRPOConfig(
         **trainer_arguments(out, steps, learning_rate, seed) | {"logging_steps": 1, "save_strategy": "no"},
-        max_steps=steps, per_device_train_batch_size=2 * group, num_generations=group, temperature=1.0, beta=0.0,
-        max_completion_length=max_completion, reward_weights=[weights[term] for term in TERMS], loss_type="dapo",
+        max_steps=steps,
+        per_device_train_batch_size=2 * group,
+        num_generations=group,
+        temperature=1.0,
+        beta=0.0,
+        max_completion_length=max_completion,
+        reward_weights=[weights[term] for term in TERMS],
+        loss_type="dapo",
     )
-    trainer = GRPOTrainer(model=load_student_for_training(student), args=config, processing_class=tokenizer,
-                          reward_funcs=[reward_function(term) for term in TERMS],
-                          train_dataset=datasets.Dataset.from_list(rows))
+    trainer = GRPOTrainer(
+        model=load_student_for_training(student),
+        args=config,
+        processing_class=tokenizer,
+        reward_funcs=[reward_function(term) for term in TERMS],
+        train_dataset=datasets.Dataset.from_list(rows),
+    )
     log = [row for row in train(trainer, out, save=save_student) if "reward" in row]
     tokenizer.save_pretrained(out)
-    columns = {"step": "step", "reward": "reward", "reward_std": "reward_std", "tokens": "completions/mean_length",
-               "cut_off": "completions/clipped_ratio", **{term: f"rewards/{term}/mean" for term in TERMS}}
+    columns = {
+        "step": "step",
+        "reward": "reward",
+        "reward_std": "reward_std",
+        "tokens": "completions/mean_length",
+        "cut_off": "completions/clipped_ratio",
+        **{term: f"rewards/{term}/mean" for term in TERMS},
+    }
     with open(out / "rewards.csv", "w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle)
         writer.writerow(columns)
         writer.writerows([[row[source] for source in columns.values()] for row in log])
     summary = next(row for row in reversed(trainer.state.log_history) if "train_runtime" in row)
-    return {"steps": len(log), "completions": 2 * group * len(log), "seconds": round(summary["train_runtime"], 1),
-            "tokens": round(sum(2 * group * row["completions/mean_length"] for row in log)),
-            "reward_first": round(log[0]["reward"], 3), "reward_last": round(log[-1]["reward"], 3),
-            "stuck": sum(row["reward_std"] == 0 for row in log)}
+    return {
+        "steps": len(log),
+        "completions": 2 * group * len(log),
+        "seconds": round(summary["train_runtime"], 1),
+        "tokens": round(sum(2 * group * row["completions/mean_length"] for row in log)),
+        "reward_first": round(log[0]["reward"], 3),
+        "reward_last": round(log[-1]["reward"], 3),
+        "stuck": sum(row["reward_std"] == 0 for row in log),
+    }

@@ -49,8 +49,10 @@ def write_index(run: str, state: dict) -> None:
     results = run_folder(run) / "07_eval" / "results.md"
     table = f"<h2>Results</h2><pre>{html.escape(results.read_text())}</pre>" if results.exists() else ""
     figure = run_folder(run) / "07_eval" / "accuracy_tokens.svg"
-    picture = figure.read_text()[figure.read_text().index("<svg"):] if figure.exists() else ""
-    write_text(folder / "index.html",
-               f"<!doctype html><html lang=en><meta charset=utf-8><title>distil: {run}</title><style>{STYLE}</style>"
-               f"<h1>Run {run}</h1><p>Profile {state.get('profile', '')}</p><table><tr><th>Notebook</th><th>Status</th>"
-               f"<th>Minutes</th><th>Figures</th></tr>{''.join(rows)}</table>{table}{picture}</html>\n")
+    picture = figure.read_text()[figure.read_text().index("<svg") :] if figure.exists() else ""
+    write_text(
+        folder / "index.html",
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>distil: {run}</title><style>{STYLE}</style>"
+        f"<h1>Run {run}</h1><p>Profile {state.get('profile', '')}</p><table><tr><th>Notebook</th><th>Status</th>"
+        f"<th>Minutes</th><th>Figures</th></tr>{''.join(rows)}</table>{table}{picture}</html>\n",
+    )

@@ -1,4 +1,4 @@
-"""Stage 02: rewrite chains (shorten, expand, simplify, corrupt) and accept a rewrite only if it is what was asked for."""
+"""Stage 02: rewrite chains (shorten, expand, simplify, corrupt); accept only what does what was asked."""
 
 from __future__ import annotations
 
@@ -14,12 +14,20 @@ from distil.verify import boxed_answers
 # what the length of a rewrite may be, as a multiple of the original's (in characters)
 LENGTH = {"long2short": (0.05, 0.9), "simplify": (0.05, 1.0), "expand": (1.05, 6.0), "corrupt": (0.8, 1.2)}
 GIVEAWAYS = re.compile(
-    r"\b(mistake\w*|wrong\w*|incorrect\w*|error\w*|erroneous\w*|corrupt\w*|deliberate\w*|oops|instead of)\b", re.IGNORECASE
+    r"\b(mistake\w*|wrong\w*|incorrect\w*|error\w*|erroneous\w*|corrupt\w*|deliberate\w*|oops|instead of)\b",
+    re.IGNORECASE,
 )
 
 
-def rewrite(chains: Sequence[dict], problems: dict[str, dict], chat: Chat, kind: str, seed: int,
-            tries: int = 2, suffix: str = "") -> tuple[list[dict], list[dict]]:
+def rewrite(
+    chains: Sequence[dict],
+    problems: dict[str, dict],
+    chat: Chat,
+    kind: str,
+    seed: int,
+    tries: int = 2,
+    suffix: str = "",
+) -> tuple[list[dict], list[dict]]:
     """(accepted, rejected) rewrites of `kind`: long2short, simplify, expand or corrupt; one a chain.
 
     `problems` maps problem ids to problems. A rewrite that `fault` objects to is asked for again, `tries` times in
@@ -30,16 +38,30 @@ def rewrite(chains: Sequence[dict], problems: dict[str, dict], chat: Chat, kind:
     for attempt in range(tries):
         replies = chat.map(
             [rewrite_prompt(chain, problems[chain["problem_id"]], kind) for chain in waiting],
-            max_tokens=1536, temperature=0.7, seeds=[seed * 1000 + attempt] * len(waiting), label=kind,
+            max_tokens=1536,
+            temperature=0.7,
+            seeds=[seed * 1000 + attempt] * len(waiting),
+            label=kind,
         )
         for chain, reply in zip(waiting, replies, strict=True):
             if reply is None:
-                rejected[chain["id"]] = {"id": f"{chain['id']}-{kind}{suffix}", "parent": chain["id"],
-                                         "problem_id": chain["problem_id"], "reason": "request failed"}
+                rejected[chain["id"]] = {
+                    "id": f"{chain['id']}-{kind}{suffix}",
+                    "parent": chain["id"],
+                    "problem_id": chain["problem_id"],
+                    "reason": "request failed",
+                }
                 continue
             problem = problems[chain["problem_id"]]
-            row = make_chain(f"{chain['id']}-{kind}{suffix}", problem, kind, reply, chat.model, parent=chain["id"],
-                             ratio=round(reply.completion_tokens / max(1, chain["n_tokens"]), 3))
+            row = make_chain(
+                f"{chain['id']}-{kind}{suffix}",
+                problem,
+                kind,
+                reply,
+                chat.model,
+                parent=chain["id"],
+                ratio=round(reply.completion_tokens / max(1, chain["n_tokens"]), 3),
+            )
             reason = fault(row, chain, kind)
             if reason is None:
                 accepted[chain["id"]] = row

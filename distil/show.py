@@ -36,8 +36,10 @@ def environment_and_dtype(seed: int) -> None:
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """A table; numbers as they are given, everything escaped."""
     head = "".join(f"<th style='text-align:left'>{html.escape(c)}</th>" for c in columns)
-    body = "".join("<tr>" + "".join(f"<td style='text-align:left'>{html.escape(str(v))}</td>" for v in row) + "</tr>"
-                   for row in rows)
+    body = "".join(
+        "<tr>" + "".join(f"<td style='text-align:left'>{html.escape(str(v))}</td>" for v in row) + "</tr>"
+        for row in rows
+    )
     _display(f"<table style='{TABLE}'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
 
 
@@ -48,8 +50,11 @@ def text(title: str, content: str) -> None:
 
 def difference(before: str, after: str, title: str) -> None:
     """Two chains as one text, line by line: what was taken out is struck through, what was put in is underlined."""
-    styles = {"- ": "color:#b00020;text-decoration:line-through", "+ ": "color:#00684a;text-decoration:underline",
-              "  ": ""}
+    styles = {
+        "- ": "color:#b00020;text-decoration:line-through",
+        "+ ": "color:#00684a;text-decoration:underline",
+        "  ": "",
+    }
     lines = [
         f"<span style='{styles[line[:2]]}'>{html.escape(line[2:])}</span>"
         for line in difflib.ndiff(before.splitlines(), after.splitlines())
@@ -63,12 +68,16 @@ def by_group(rows: Iterable[dict], key: Callable[[dict], object], **values: Call
     groups: dict[object, list[dict]] = {}
     for row in rows:
         groups.setdefault(key(row), []).append(row)
-    return [(name, len(group), {v: sum(f(row) for row in group) / len(group) for v, f in values.items()})
-            for name, group in groups.items()]
+    return [
+        (name, len(group), {v: sum(f(row) for row in group) / len(group) for v, f in values.items()})
+        for name, group in groups.items()
+    ]
 
 
 def finished(meta: dict) -> None:
     """The last line of a stage: time, memory, and where its record lies."""
-    print(f"{meta['stage']} of run {meta['run']}: {meta['seconds']:.0f} s, peak memory {meta['peak_ram_gb']} GiB"
-          + (f", GPU {meta['peak_vram_gb']} GiB" if meta["peak_vram_gb"] else "")
-          + f"; recorded in artifacts/{meta['run']}/{meta['stage']}/meta.json")
+    print(
+        f"{meta['stage']} of run {meta['run']}: {meta['seconds']:.0f} s, peak memory {meta['peak_ram_gb']} GiB"
+        + (f", GPU {meta['peak_vram_gb']} GiB" if meta["peak_vram_gb"] else "")
+        + f"; recorded in artifacts/{meta['run']}/{meta['stage']}/meta.json"
+    )

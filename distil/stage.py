@@ -197,6 +197,10 @@ class Stage:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
+    def figure(self, name: str) -> Path:
+        """Path without suffix for a picture of this stage; its PNG, SVG and CSV are noted as outputs."""
+        return [self.path(f"{name}{suffix}") for suffix in (".png", ".svg", ".csv")][0].with_suffix("")
+
     def write(self, name: str, rows: Iterable[dict]) -> None:
         """Write a JSON Lines file of this stage atomically."""
         write_jsonl(self.path(name), rows)
@@ -250,6 +254,7 @@ def environment() -> dict:
 
 def commit() -> str | None:
     """The git commit of the project folder, with a + if files differ from it; None outside a repository."""
+
     def git(*args: str) -> str:
         return subprocess.run(["git", "-C", root(), *args], capture_output=True, text=True, check=True).stdout.strip()
 

