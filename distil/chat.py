@@ -117,7 +117,7 @@ def split_reasoning(text: str, reasoning: str | None) -> tuple[str, str]:
 class Chat:
     """A model behind an OpenAI-compatible endpoint, or behind a recording (`recorded:NAME`).
 
-    `map` answers many requests at once, `concurrency` at a time (by default $DISTIL_CONCURRENCY, or 64); every answer is
+    `map` answers many requests at once, `concurrency` at a time (default $DISTIL_CONCURRENCY, or 64); every answer is
     in `store` before it is returned.
     """
 

@@ -76,6 +76,7 @@ def generate(suite: str, n_train: int, n_test: int, seed: int) -> list[dict]:
 def read_file(path: Path, n_train: int, n_test: int) -> list[dict]:
     """The user's problems: JSON Lines with `question` and `answer`, and optionally any other field of `FIELDS`.
 
+    Without a `verifier` an answer with a digit in it is compared as mathematics, any other as text.
     Rows without a `split` go to test for the first `n_test` of them, then to train up to `n_train`. Raises
     ProblemError, naming the line, for broken JSON, a missing or empty field, an unknown verifier, or a repeated id.
     """
@@ -100,7 +101,8 @@ def read_file(path: Path, n_train: int, n_test: int) -> list[dict]:
             if not str(row[field]).strip():
                 raise ProblemError(f"{where}: field `{field}` is empty")
         row = (
-            {"id": f"row-{number:05d}", "domain": "user", "task": "user", "verifier": "math", "source": path.name}
+            {"id": f"row-{number:05d}", "domain": "user", "task": "user", "source": path.name}
+            | {"verifier": "math" if any(c.isdigit() for c in str(row["answer"])) else "exact"}
             | row
             | {"question": str(row["question"]), "answer": str(row["answer"])}
         )

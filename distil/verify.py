@@ -72,7 +72,8 @@ def check_verifier(problem: dict) -> None:
     elif kind == "math":
         from math_verify import parse
 
-        if not parse(f"${problem['answer']}$"):
+        words = re.fullmatch(r"[^\W\d_]{2,}([ -][^\W\d_]+)*", problem["answer"])  # parsed as a product of letters
+        if words or all(isinstance(part, str) for part in parse(f"${problem['answer']}$")):
             raise ValueError(f"answer {problem['answer']!r} cannot be read as mathematics; use verifier 'exact'")
     elif kind != "exact":
         raise ValueError(f"verifier {problem['verifier']!r} is unknown; use reasoning_gym:FAMILY, math or exact")

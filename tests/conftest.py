@@ -1,0 +1,22 @@
+"""Shared by all tests: the project's folder, and a project of one's own to run in."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+os.environ["DISTIL_BATCH"] = "1"  # no progress bars
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    """A copy of the notebooks in an empty folder: runs there touch nothing else."""
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    monkeypatch.setenv("DISTIL_HOME", str(tmp_path))
+    for name in ("DISTIL_API_KEY", "OPENAI_API_KEY", "HF_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path

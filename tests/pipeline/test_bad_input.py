@@ -1,0 +1,73 @@
+"""Bad input is found before anything starts: one clear line, exit code 2, nothing written."""
+
+import json
+import shutil
+
+import pytest
+
+from distil.cli import main
+from distil.stage import Lock, run_folder
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--profile", "cqu"], "unknown profile 'cqu'; did you mean 'cpu'?"),
+    (["--from", "09"], "unknown stage '09'"),
+    (["--from", "05", "--to", "03"], "lies after"),
+    (["--set", "learning_rat=1"], "unknown parameter 'learning_rat'; did you mean 'learning_rate'?"),
+    (["--set", "04.votes=1"], "unknown parameter 'votes'"),
+    (["--set", "n_train=many"], "01_collect.n_train='many': expected int"),
+    (["--set", "n_train=1.5"], "expected int"),
+    (["--set", "07.push=3"], "expected bool"),
+    (["--set", "n_train"], "write [stage.]name=value"),
+    (["--set", "run=x"], "named by --run"),
+    (["--run", "a/b"], "run name"),
+    (["--set", "endpoint=https://api.deepseek.com/v1"], "needs a key"),
+    (["--set", "endpoint=recorded:none"], "no recording 'none'"),
+    (["--set", "problems=mine.jsonl"], "no such file"),
+    (["--set", "problems=enigma"], "no problem suite 'enigma'"),
+])  # fmt: skip
+def test_refused(project, capsys, arguments, message):
+    assert main(["run", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not (project / "artifacts").exists() and not (project / "papermill_runs").exists()
+
+
+def test_numbers_as_people_write_them(project, capsys):
+    assert main(["run", "--set", "04.learning_rate=1e-4", "--set", "push=true", "--dry-run"]) == 0
+    lines = {line.split()[0]: json.loads(line.split(maxsplit=1)[1]) for line in capsys.readouterr().out.splitlines()}
+    assert lines["04_finetune"]["learning_rate"] == 1e-4 and lines["07_eval"]["push"] is True
+
+
+def test_a_bad_line_of_the_users_file(project, capsys):
+    (project / "mine.jsonl").write_text('{"question": "1+1?", "answer": "2"}\n{"question": "2+2?"}\n')
+    assert main(["run", "--set", "problems=mine.jsonl"]) == 2
+    assert "mine.jsonl, line 2: field `answer` is missing" in capsys.readouterr().err
+
+
+def test_another_run_is_writing(project, capsys):
+    import subprocess
+    import sys
+
+    code = "import time; from distil.stage import *; Lock(run_folder('cpu')); print('in', flush=True); time.sleep(60)"
+    other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "in\n"
+        assert main(["run"]) == 2
+        assert "another process is writing" in capsys.readouterr().err
+    finally:
+        other.kill()
+    Lock(run_folder("cpu")).release()
+
+
+def test_too_little_disk(project, capsys, monkeypatch):
+    usage = shutil.disk_usage(project)
+    monkeypatch.setattr("distil.driver.shutil.disk_usage", lambda _: usage._replace(free=10**8))
+    assert main(["run"]) == 2
+    assert "0.1 GB of disk are free" in capsys.readouterr().err
+
+
+def test_status_and_doctor(project, capsys):
+    assert main(["status", "--run", "nope"]) == 1
+    assert "no run 'nope'" in capsys.readouterr().out
+    assert main(["doctor"]) == 0
+    assert "dtype" in capsys.readouterr().out

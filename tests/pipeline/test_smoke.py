@@ -1,0 +1,145 @@
+"""All seven notebooks, headless, with a tiny student and the real recording; then killed, changed and repeated."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from distil.stage import STAGES, read_jsonl
+
+COMMAND = [sys.executable, "-m", "distil", "run", "--profile", "smoke", "--run", "t"]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    import shutil
+
+    folder = tmp_path_factory.mktemp("project")
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks")
+    return folder
+
+
+def run(home: Path, *more: str) -> subprocess.CompletedProcess:
+    environment = os.environ | {"DISTIL_HOME": str(home), "DISTIL_CACHE": str(home / "cache"), "PYTHONPATH": str(ROOT)}
+    return subprocess.run([*COMMAND, *more], env=environment, capture_output=True, text=True, timeout=600)
+
+
+@pytest.fixture(scope="module")
+def done(home) -> subprocess.CompletedProcess:
+    return run(home)
+
+
+def meta(home: Path, stage: str) -> dict:
+    return json.loads((home / "artifacts" / "t" / stage / "meta.json").read_text())
+
+
+def test_the_run_ends_with_the_table(done):
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "| student | accuracy (95% CI) |" in done.stdout and "report: " in done.stdout
+
+
+def test_every_stage_wrote_what_the_contract_says(done, home):
+    for stage in STAGES:
+        facts = meta(home, stage)
+        assert facts["seconds"] > 0 and facts["versions"]["distil"] and facts["params"]["seed"] == 0
+        assert all((home / "artifacts" / "t" / stage / name).exists() for name in facts["outputs"])
+        for name, digest in facts["inputs"].items():
+            source, _, file = name.partition("/")
+            if file in meta(home, source)["outputs"]:
+                assert meta(home, source)["outputs"][file] == digest
+    counts = meta(home, "01_collect")["figures"]
+    assert counts["problems"] == 56 and counts["chains"] == 96 and counts["correct"] > 0
+
+
+def test_counts_in_are_counts_out(done, home):
+    folder = home / "artifacts" / "t"
+    slow = [c for c in read_jsonl(folder / "01_collect/chains.jsonl") if c["style"] == "slow" and c["correct"]]
+    short = read_jsonl(folder / "02_rewrite/chains.jsonl")
+    lost = [r for r in read_jsonl(folder / "02_rewrite/rejected.jsonl") if "-long2short" in r["id"]]
+    assert len(slow) == len(short) + len(lost)
+    aligned = read_jsonl(folder / "03_judge/aligned.jsonl")
+    kept = sum(row["kept"] for row in aligned)
+    rows = sum(len(read_jsonl(folder / f"03_judge/{part}/fast.jsonl")) for part in ("train", "valid"))
+    assert kept == rows and all(row["reason"] for row in aligned if not row["kept"])
+
+
+def test_students_were_trained_and_measured(done, home):
+    folder = home / "artifacts" / "t"
+    with open(folder / "07_eval/results.csv") as handle:
+        results = list(csv.DictReader(handle))
+    assert [r["student"] for r in results] == ["base", "slow", "fast", "preferred", "reinforced"]
+    assert all(int(r["n"]) == 8 and 0 <= float(r["ci_low"]) <= float(r["accuracy"]) <= 1 for r in results)
+    log = (folder / "04_finetune/fast/log.csv").read_text().splitlines()
+    assert "loss" in log[0] and len(log) > 5
+    adapter = json.loads((folder / "04_finetune/fast/adapter_config.json").read_text())
+    assert adapter["base_model_name_or_path"] == "tiny-random"
+    card = (folder / "07_eval/README.md").read_text()
+    assert "tiny-random" in card and (folder / "07_eval/results.md").read_text() in card
+    for name in (
+        "07_eval/accuracy_tokens",
+        "07_eval/tokens",
+        "03_judge/flow",
+        "04_finetune/loss",
+        "06_reinforce/rewards",
+    ):
+        assert (folder / f"{name}.png").stat().st_size > 5000 and (folder / f"{name}.svg").exists()
+
+
+def test_the_report_links_every_notebook(done, home):
+    folder = home / "papermill_runs" / "t"
+    index = (folder / "index.html").read_text()
+    for stage in STAGES:
+        assert f'href="{stage}.html"' in index and (folder / f"{stage}.html").stat().st_size > 100_000
+
+
+def test_a_second_run_does_nothing_and_a_changed_parameter_only_what_follows(done, home):
+    again = run(home, "--to", "04")
+    assert again.stdout.count("unchanged, skipped") == 4, again.stdout
+    changed = run(home, "--to", "03", "--set", "03.votes=1")
+    assert changed.stdout.count("unchanged, skipped") == 2 and "03_judge      FAILED" not in changed.stdout
+    back = run(home, "--to", "03")
+    assert back.stdout.count("unchanged, skipped") == 2 and "03_judge      done" in back.stdout
+
+
+def test_a_failing_cell_is_named(done, home):
+    failed = run(home, "--to", "01", "--set", "01.seed=99")
+    assert failed.returncode == 1
+    assert "01_collect    FAILED in cell [" in failed.stdout and "holds no answer" in failed.stdout
+    assert run(home, "--to", "01").returncode == 0
+
+
+def test_killed_and_continued(done, home, tmp_path):
+    """SIGKILL in 04: the next run skips 01 to 03 and ends with the tables of the undisturbed run."""
+    import shutil
+
+    shutil.copytree(home / "notebooks", tmp_path / "notebooks")
+    environment = os.environ | {
+        "DISTIL_HOME": str(tmp_path),
+        "DISTIL_CACHE": str(home / "cache"),
+        "PYTHONPATH": str(ROOT),
+    }
+    victim = subprocess.Popen(
+        [*COMMAND, "--to", "04"], env=environment, stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    checkpoints = tmp_path / "artifacts/t/04_finetune/fast/checkpoints"
+    deadline = time.time() + 240
+    while not list(checkpoints.glob("checkpoint-*/trainer_state.json")) and time.time() < deadline:
+        time.sleep(0.05)
+    os.killpg(victim.pid, signal.SIGKILL)
+    victim.wait()
+    assert list(checkpoints.glob("checkpoint-*")), "it was killed in the middle of training"
+    again = run(tmp_path, "--to", "04")
+    assert again.returncode == 0 and again.stdout.count("unchanged, skipped") == 3, again.stdout
+    for student in ("fast", "slow"):
+        logs = [
+            json.loads((h / f"artifacts/t/04_finetune/{student}/sft.json").read_text())["result"]
+            for h in (home, tmp_path)
+        ]
+        assert logs[0]["loss"] == logs[1]["loss"] and logs[0]["valid_loss"] == logs[1]["valid_loss"]

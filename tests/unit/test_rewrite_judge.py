@@ -1,0 +1,157 @@
+import random
+
+import pytest
+from loopback import serve
+
+from distil.chat import Chat, Reply
+from distil.collect import chain_text, make_chain, split_chain
+from distil.judge import align, parse_rating, parse_verdict, select_adaptive, split_by_problem
+from distil.prompt import messages
+from distil.rewrite import fault, rewrite
+
+PROBLEM = {"id": "p", "question": "What is 4 + 5 + 6?", "answer": "15", "verifier": "exact", "task": "sum"}
+STEPS = "First 4 + 5 = 9.\n\nThen 9 + 6 = 15.\n\n\\boxed{15}"
+
+
+def chain(text: str, finish: str = "stop", name: str = "c") -> dict:
+    return make_chain(name, PROBLEM, "fast", Reply(text, "", finish, 1, len(text.split())), "m")
+
+
+@pytest.mark.parametrize(("text", "thought", "solution"), [
+    ("a\n\nb\n\n\\boxed{1}", "a\n\nb", "\\boxed{1}"),
+    ("a\nb\n\\boxed{1}", "a\n\nb", "\\boxed{1}"),
+    ("<|begin_of_thought|>a\n\nb<|end_of_thought|><|begin_of_solution|>\\boxed{1}<|end_of_solution|>", "a\n\nb",
+     "\\boxed{1}"),
+    ("<|begin_of_thought|>a<|begin_of_solution|>\\boxed{1}", "a", "\\boxed{1}"),
+    ("", "", ""),
+])  # fmt: skip
+def test_split_chain(text, thought, solution):
+    assert split_chain(text) == (thought, solution)
+
+
+def test_why_a_chain_is_not_correct():
+    assert chain(STEPS)["correct"]
+    assert chain(STEPS, finish="length")["why"] == "cut off at the token limit"
+    assert chain("so \\boxed{14}")["why"] == "wrong answer"
+    assert chain("fifteen")["why"] == "no boxed answer"
+    assert chain("\\boxed{15} or \\boxed{16}")["why"] == "several boxed answers"
+    assert chain("\\boxed{15}\n\n\\boxed{15}")["correct"]
+
+
+LONG = chain("Let me look at the sum. " * 10 + "\n\n" + STEPS, name="long")
+
+
+@pytest.mark.parametrize(("text", "kind", "reason"), [
+    ("", "long2short", "empty"),
+    ("I cannot help with that.", "long2short", "not one boxed answer"),
+    ("4 + 5 = 9\n\n\\boxed{9}", "long2short", "answer changed"),
+    ("4 + 5 + 6 \\boxed{15}", "long2short", "steps run together"),
+    ("x " * 400 + "\n\n\\boxed{15}", "long2short", "length moved the wrong way"),
+    (STEPS, "long2short", None),
+    ("4 + 5 = 9\n\n4 + 5 = 9\n\n" + "so " * 99 + "\n\n9 + 6 = 15\n\n\\boxed{15}", "expand", "repeats a step"),
+    ("\\boxed{15}" * 5000, "expand", "steps run together"),
+    ("步骤一：四加五等于九。\n\n\\boxed{15}", "simplify", None),
+])  # fmt: skip
+def test_faults_of_rewrites(text, kind, reason):
+    assert fault(chain(text), LONG, kind) == reason
+
+
+@pytest.mark.parametrize(("text", "reason"), [
+    (STEPS, "answer is still right"),
+    ("First 4 + 5 = 9.\n\nThen 9 + 6 = 15.\n\n\\boxed{16}", "no step but the last differs"),
+    ("First 4 + 5 = 8, a mistake.\n\nThen 8 + 6 = 14.\n\n\\boxed{14}", "gives itself away"),
+    ("First 4 + 5 = 8.\n\nThen 8 + 6 = 14.\n\n\\boxed{}", "not one boxed answer"),
+    ("Bananas are yellow fruit,\n\nquite often, I hear\n\n\\boxed{7}", "another solution altogether"),
+    ("First 4 + 5 = 8.\n\nThen 8 + 6 = 14.\n\n\\boxed{14}", None),
+])  # fmt: skip
+def test_faults_of_corrupted_chains(text, reason):
+    assert fault(chain(text), chain(STEPS), "corrupt") == reason
+
+
+def test_what_goes_in_comes_out_or_is_rejected_with_a_reason(project):
+    def answer(body):
+        return random.Random(body["seed"]).choice([STEPS, "no", "\\boxed{3}"])
+
+    chains = [LONG | {"id": f"c{i}"} for i in range(5)]
+    with serve(answer) as (endpoint, seen):
+        kept, lost = rewrite(chains, {"p": PROBLEM}, Chat("m", endpoint), "long2short", seed=1, tries=3)
+    assert len(kept) + len(lost) == 5
+    assert all(row["correct"] for row in kept) and all(row["reason"] for row in lost)
+
+
+@pytest.mark.parametrize(("text", "verdict"), [
+    ("Verdict: easy", "easy"),
+    ("**Verdict:** HARD.", "hard"),
+    ("medium", "medium"),
+    ("Verdict: easy ... Verdict: hard", None),
+    ("The verdict is that this is hardly easy", None),
+    ("", None),
+    ("Verdict: easy " * 4000, "easy"),
+])  # fmt: skip
+def test_parse_verdict(text, verdict):
+    assert parse_verdict(text) == verdict
+
+
+@pytest.mark.parametrize(("text", "rating"), [
+    ("Verbosity: 3, Difficulty: 2, Correct: 1", {"rv": 3, "cd": 2, "correct": 1}),
+    ("Verbosity: 30, Difficulty: 2, Correct: 1", None),
+    ("Verbosity: 3, Verbosity: 4, Difficulty: 2, Correct: 1", None),
+    ("Verbosity: 3", None),
+])  # fmt: skip
+def test_parse_rating(text, rating):
+    assert parse_rating(text) == rating
+
+
+def test_the_loop_improves_until_medium_and_keeps_the_trail(project):
+    longer = STEPS.replace("First", "First we add two numbers, 4 and 5, which gives nine.\n\nWritten out:")
+
+    def answer(body):
+        if "Verdict" not in body["messages"][0]["content"]:
+            return longer
+        return "Verdict: medium" if "Written out" in body["messages"][-1]["content"] else "Verdict: easy"
+
+    with serve(answer) as (endpoint, _):
+        chat = Chat("m", endpoint)
+        rows = align([chain(STEPS)], {"p": PROBLEM}, chat, chat, "pupil", seed=0)
+    assert rows[0]["kept"] and chain_text(rows[0]["chain"]) == longer
+    assert [(s["difficulty"], s["action"]) for s in rows[0]["trail"]] == [("easy", "expand"), ("medium", "keep")]
+
+
+def test_the_loop_is_bounded_and_says_why(project):
+    with serve(lambda body: "Verdict: hard" if "Verdict" in body["messages"][0]["content"] else "no") as (endpoint, _):
+        chat = Chat("m", endpoint)
+        rows = align([chain(STEPS)], {"p": PROBLEM}, chat, chat, "pupil", seed=0, max_rounds=1)
+    assert not rows[0]["kept"] and rows[0]["reason"] == "simplify: not one boxed answer"
+
+
+def test_no_verdict_is_never_a_number(project):
+    with serve(lambda body: "Verdict: easy, hard or medium? Verdict: hard") as (endpoint, _):
+        chat = Chat("m", endpoint)
+        rows = align([chain(STEPS)], {"p": PROBLEM}, chat, chat, "pupil", seed=0)
+    assert rows[0]["reason"] == "unrated"
+
+
+def test_adaptive_matches_verbosity_to_difficulty():
+    chains = [chain(STEPS, name=n) | {"n_tokens": t} for n, t in (("a", 10), ("b", 20))]
+    scores = {"a": {"rv": 2, "cd": 5}, "b": {"rv": 5, "cd": 5}}
+    assert [c["id"] for c in select_adaptive(chains, scores)] == ["b"]
+    assert select_adaptive(chains, scores, cd_cap=4) == []
+
+
+def test_splits_keep_a_problem_together():
+    rows = [{"problem_id": f"p{i % 40}", "n": i} for i in range(200)]
+    train, valid = split_by_problem(rows, seed=0)
+    assert len(train) + len(valid) == 200 and valid
+    assert not {r["problem_id"] for r in train} & {r["problem_id"] for r in valid}
+
+
+def test_a_value_with_braces_is_not_filled_again():
+    filled = messages("long2short", question="{answer}", answer="\\boxed{chain}", chain="{question}")
+    assert "Problem:\n{answer}\n" in filled[1]["content"] and "{question}" in filled[1]["content"]
+
+
+def test_the_prescribed_prompt_is_word_for_word():
+    import hashlib
+
+    system = messages("long2short", question="", answer="", chain="")[0]["content"]
+    assert hashlib.sha256(system.encode()).hexdigest()[:16] == "faabbf2e2bcb3e3f"

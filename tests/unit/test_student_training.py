@@ -1,0 +1,246 @@
+"""The student, its training and its measurement, on a tiny random model made on the spot."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from distil import evaluate, finetune, prefer, reinforce
+from distil.judge import training_row
+from distil.prompt import student_messages
+from distil.stage import StageError
+from distil.student import choose_dtype, encode_prompt, generate, growing_cache, load, load_tokenizer, tiny_random
+
+PROBLEM = {"id": "p", "question": "What is 4 + 5?", "answer": "9", "verifier": "exact", "task": "sum"}
+CHAIN = {"id": "c", "thought": "4 + 5 = 9", "solution": "\\boxed{9}"}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> str:
+    return str(tiny_random(tmp_path_factory.mktemp("cache") / "tiny"))
+
+
+def test_training_and_inference_render_the_same_tokens(tiny):
+    tokenizer = load_tokenizer(tiny)
+    encoded, too_long = finetune.encode_rows([training_row(CHAIN, PROBLEM)], tokenizer, 512)
+    ids, mask = encoded[0]["input_ids"], encoded[0]["completion_mask"]
+    prompt = encode_prompt(tokenizer, student_messages(PROBLEM["question"]))
+    assert ids[: len(prompt)] == prompt and mask == [0] * len(prompt) + [1] * (len(ids) - len(prompt))
+    assert ids[-1] == tokenizer.eos_token_id and tokenizer.decode(ids[len(prompt) : -1]) == "4 + 5 = 9\n\n\\boxed{9}"
+    assert too_long == 0 and tokenizer.pad_token_id != tokenizer.eos_token_id
+
+
+def test_long_rows_are_left_out_and_counted_never_cut(tiny):
+    encoded, too_long = finetune.encode_rows([training_row(CHAIN, PROBLEM)] * 3, load_tokenizer(tiny), 20)
+    assert (encoded, too_long) == ([], 3)
+
+
+def test_the_budget_is_kept_and_every_row_comes_once_before_any_comes_twice():
+    rows = [{"input_ids": [i] * (i + 5), "completion_mask": []} for i in range(10)]
+    filled = finetune.fill_budget(rows, 150, seed=1)
+    total = sum(len(r["input_ids"]) for r in filled)
+    assert 150 <= total < 150 + 14
+    assert len({r["input_ids"][0] for r in filled[:10]}) == 10
+    assert sorted(map(str, finetune.by_length(filled, 0))) == sorted(map(str, filled))
+
+
+def test_the_student_learns_to_answer_and_to_stop(tiny, tmp_path):
+    rows = [training_row(CHAIN, PROBLEM)] * 4
+    out = tmp_path / "student"
+    settings = {"train_tokens": 80_000, "learning_rate": 2e-2, "max_length": 256, "method": "full", "seed": 0}
+    result = finetune.sft(rows, rows[:1], tiny, out, **settings)
+    assert 80_000 <= result["tokens"] <= 80_256 and result["epochs"] > 10 and result["loss"] < 1
+    reply = next(generate(load(str(out)), load_tokenizer(str(out)), [student_messages(PROBLEM["question"])], 64, 1))[0]
+    assert reply["finish_reason"] == "stop" and reply["text"] == "4 + 5 = 9\n\n\\boxed{9}"
+    written = (out / "model.safetensors").stat().st_mtime_ns
+    assert finetune.sft(rows, rows[:1], tiny, out, **settings) == result, "finished work is not done again"
+    assert (out / "model.safetensors").stat().st_mtime_ns == written
+
+
+def test_an_adapter_names_its_base_and_loads(tiny, tmp_path):
+    rows = [training_row(CHAIN, PROBLEM)] * 4
+    finetune.sft(
+        rows, [], tiny, tmp_path / "a", train_tokens=500, learning_rate=1e-3, max_length=256, method="lora", seed=0
+    )
+    assert json.loads((tmp_path / "a" / "adapter_config.json").read_text())["base_model_name_or_path"] == tiny
+    assert load(str(tmp_path / "a")).num_parameters() == load(tiny).num_parameters()
+
+
+def test_no_row_that_fits_is_a_clear_error(tiny, tmp_path):
+    with pytest.raises(StageError, match="max_length=20"):
+        finetune.sft([training_row(CHAIN, PROBLEM)], [], tiny, tmp_path, train_tokens=100, learning_rate=1e-3,
+                     max_length=20, method="full", seed=0)  # fmt: skip
+    with pytest.raises(StageError, match="full, lora, qlora"):
+        finetune.load_for_training(tiny, "magic", 64, 0)
+
+
+def test_the_growing_cache_gives_the_default_ones_answers(tiny):
+    model, tokenizer = load(tiny).float(), load_tokenizer(tiny)
+    batch = tokenizer(["one two", "a longer prompt than that"], return_tensors="pt", padding=True).to(model.device)
+    settings = {"max_new_tokens": 150, "min_new_tokens": 150, "do_sample": False, "pad_token_id": 0}
+    assert torch.equal(
+        model.generate(**batch, **settings), model.generate(**batch, **settings, past_key_values=growing_cache())
+    )
+
+
+def test_dtype_comes_with_a_reason():
+    dtype, why = choose_dtype()
+    assert dtype in (torch.float32, torch.bfloat16, torch.float16) and len(why) > 10
+
+
+def test_a_killed_evaluation_ends_with_the_same_answers(tiny, tmp_path):
+    problems = [PROBLEM | {"id": f"p{i}", "question": "What is " + "1 + " * i + "1?"} for i in range(7)]
+    settings = {"max_new_tokens": 12, "batch_size": 3}
+    model = load(tiny), load_tokenizer(tiny)
+    whole = evaluate.answer(problems, lambda: model, tmp_path / "whole.jsonl", **settings)
+    lines = (tmp_path / "whole.jsonl").read_text().split("\n")
+    (tmp_path / "cut.jsonl").write_text("\n".join(lines[:4]) + lines[4][:20])
+    again = evaluate.answer(problems, lambda: model, tmp_path / "cut.jsonl", **settings)
+    assert [{**r, "seconds": 0} for r in again] == [{**r, "seconds": 0} for r in whole]
+
+    def refuse():
+        raise AssertionError("everything was answered already")
+
+    assert evaluate.answer(problems, refuse, tmp_path / "whole.jsonl", **settings) == whole
+
+
+def test_pass_at_k_against_enumeration():
+    from itertools import combinations
+
+    for n in range(1, 8):
+        for c in range(n + 1):
+            for k in range(1, n + 1):
+                draws = [any(i < c for i in draw) for draw in combinations(range(n), k)]
+                assert evaluate.pass_at_k(n, c, k) == pytest.approx(sum(draws) / len(draws))
+    assert evaluate.pass_at_k([4, 4], [0, 4], 2).tolist() == [0, 1]
+    with pytest.raises(ValueError, match="pass@5"):
+        evaluate.pass_at_k(4, 1, 5)
+
+
+def test_intervals_cover():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(400):
+        low, high = evaluate.interval((rng.random(100) < 0.3).tolist())
+        covered += low <= 0.3 <= high
+    assert 0.92 <= covered / 400 <= 0.98
+    gap = evaluate.difference([True] * 60 + [False] * 40, [True] * 40 + [False] * 60, seed=0)
+    assert gap["ci_low"] > 0 and gap["difference"] == pytest.approx(0.2)
+
+
+PAIRS = [
+    {"prompt": student_messages(f"What is {i} + 5?"), "chosen": f"{i} + 5 = {i + 5}\n\n\\boxed{{{i + 5}}}",
+     "rejected": f"{i} + 5 = 1\n\n\\boxed{{1}}", "gap": "large", "beta": beta, "problem_id": str(i)}
+    for i, beta in enumerate((0.1, 0.2, 0.5, 0.5))
+]  # fmt: skip
+
+
+def losses(tiny, tmp_path, betas, cogpo: bool):
+    import datasets
+    from transformers import AutoModelForCausalLM
+    from trl import DPOConfig, DPOTrainer
+
+    torch.manual_seed(0)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(tiny), load_tokenizer(tiny)
+    reference = AutoModelForCausalLM.from_pretrained(tiny)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.02 * torch.randn_like(weight))
+    rows = prefer.render([row | {"beta": beta} for row, beta in zip(PAIRS, betas, strict=True)], tokenizer)
+    config = DPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, report_to="none", beta=betas[0],
+                       per_device_train_batch_size=4, disable_dropout=True)  # fmt: skip
+    kind = prefer.cogpo_trainer_class() if cogpo else DPOTrainer
+    trainer = kind(model=model, ref_model=reference, args=config, processing_class=tokenizer,
+                   train_dataset=datasets.Dataset.from_list(rows))  # fmt: skip
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(4)])
+    loss = trainer.compute_loss(trainer.model, dict(batch))
+    loss.backward()
+    gradient = torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
+    return loss.item(), gradient, trainer, batch
+
+
+def test_with_equal_betas_cogpo_is_dpo(tiny, tmp_path):
+    ours, our_gradient, *_ = losses(tiny, tmp_path, [0.2] * 4, cogpo=True)
+    theirs, their_gradient, *_ = losses(tiny, tmp_path, [0.2] * 4, cogpo=False)
+    assert ours == pytest.approx(theirs, abs=1e-5)
+    assert torch.allclose(our_gradient, their_gradient, atol=1e-5)
+
+
+def test_with_unequal_betas_cogpo_is_the_formula(tiny, tmp_path):
+    betas = [0.1, 0.2, 0.5, 0.5]
+    ours, _, trainer, batch = losses(tiny, tmp_path, betas, cogpo=True)
+
+    def logps(model):
+        with torch.no_grad():
+            logits = model.double()(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        chosen = logits[:, :-1].log_softmax(-1).gather(2, batch["input_ids"][:, 1:, None])[..., 0]
+        return (chosen * batch["completion_mask"][:, 1:]).sum(1)
+
+    ratio = logps(trainer.model) - logps(trainer.ref_model)
+    delta = ratio[:4] - ratio[4:]
+    by_hand = -torch.nn.functional.logsigmoid(torch.tensor(betas, dtype=torch.float64) * delta).mean().item()
+    assert ours == pytest.approx(by_hand, abs=1e-4)
+
+
+def test_pairs_that_would_be_cut_are_dropped_and_none_left_is_an_error(tiny, tmp_path):
+    tokenizer = load_tokenizer(tiny)
+    assert prefer.too_long(prefer.render(PAIRS, tokenizer), tokenizer, 30) == [True] * 4
+    with pytest.raises(StageError, match="none of 4 pairs"):
+        prefer.cogpo(PAIRS, tiny, tmp_path, learning_rate=1e-5, seed=0, max_length=30)
+
+
+def test_pairs_of_three_gaps():
+    def aligned(kept, first, last):
+        trail = [{"difficulty": first, "text": "before"}]
+        return {"kept": kept, "problem_id": "p", "trail": trail, "chain": {"thought": last, "solution": ""}}
+
+    betas = prefer.parse_betas("0.1,0.2,0.5")
+    corrupted = [{"problem_id": "p", "thought": "bad", "solution": ""}]
+    pairs = prefer.build_pairs([aligned(True, "easy", "after")], corrupted, {"p": PROBLEM}, betas, 10, 0)
+    assert {(r["gap"], r["chosen"], r["rejected"], r["beta"]) for r in pairs} == {
+        ("small", "after", "before", 0.1), ("medium", "before", "bad", 0.2), ("large", "after", "bad", 0.5)
+    }  # fmt: skip
+    with pytest.raises(StageError, match="no preference pair"):
+        prefer.build_pairs([], [], {}, betas, 10, 0)
+    for text in ("0.1", "a,b,c", "0.5,0.2,0.1", "0,1,2"):
+        with pytest.raises(StageError, match="betas"):
+            prefer.parse_betas(text)
+
+
+@pytest.mark.parametrize(("text", "correct", "form"), [
+    ("4 + 5 = 9\n\n\\boxed{9}", 1, 1),
+    ("4 + 5 = 8\n\n\\boxed{8}", 0, 1),
+    ("\\boxed{9}", 1, 0),
+    ("4 + 5 = 9", 0, 0),
+    ("\\boxed{8}\n\n\\boxed{9}", 1, 0),
+    ("", 0, 0),
+    ("nine " * 300, 0, 0),
+    ("What is 4 + 5?\nGive the answer in \\boxed{}.", 0, 0),
+])  # fmt: skip
+def test_rewards(text, correct, form):
+    terms = reinforce.reward_terms(text, PROBLEM, rv=4, cd=2, line=(2.0, 1.0))
+    assert (terms["correct"], terms["format"]) == (correct, form)
+    assert terms["rv"] == correct, "RV is the one wanted: full marks, if the answer is right"
+    assert terms["cd"] == correct
+    assert reinforce.reward_terms(text, PROBLEM, rv=9, cd=9, line=(0.0, 0.0))["rv"] == 0
+
+
+def test_weights():
+    assert reinforce.parse_weights("rv:0.5") == {"correct": 1, "rv": 0.5, "cd": 0, "format": 0}
+    for text in ("rv", "rv:x", "length:1"):
+        with pytest.raises(StageError, match="weights"):
+            reinforce.parse_weights(text)
+
+
+def test_the_reward_model_learns_what_is_there_and_loads_in_transformers(tiny, tmp_path):
+    words = ["alpha", "omega"]
+    rows = [{"question": "q", "text": f"{i % 7} {words[i % 2]}", "rv": 2 + 5 * (i % 2), "cd": 3, "held_out": i % 3 == 0}
+            for i in range(90)]  # fmt: skip
+    quality = reinforce.fit_reward_model(rows, tiny, tmp_path / "rm")
+    assert quality["rv_model"]["spearman"] > 0.8 and quality["rv_model"]["mae"] < quality["rv_length_only"]["mae"]
+    assert quality["cd_model"]["spearman"] is None, "a constant grade has no rank correlation"
+    grades = reinforce.RewardModel(str(tmp_path / "rm")).grades(["q", "q"], ["1 alpha", "1 omega"])
+    assert grades[1, 0] > grades[0, 0]
+    with pytest.raises(StageError, match="too few"):
+        reinforce.fit_reward_model(rows[:12], tiny, tmp_path / "rm2")

@@ -1,0 +1,69 @@
+import pytest
+
+from distil.verify import boxed_answers, check_verifier, clean, extract_answer, extract_boxed, is_correct
+
+MATH = {"question": "", "answer": "\\frac{1}{2}", "verifier": "math"}
+NINE = {"question": "", "answer": "9", "verifier": "exact"}
+
+
+@pytest.mark.parametrize(("text", "answer"), [
+    (r"so \boxed{\frac{1}{2}}.", r"\frac{1}{2}"),
+    (r"\boxed{1} no, \boxed{2}", "2"),
+    (r"\boxed{\text{a}_{b_{c}}}", r"\text{a}_{b_{c}}"),
+    (r"\boxed{never closed", None),
+    (r"\boxed{3} and \boxed{never closed", "3"),
+    ("", None),
+    (r"答案是\boxed{四十二}。", "四十二"),
+])  # fmt: skip
+def test_extract_boxed(text, answer):
+    assert extract_boxed(text) == answer
+
+
+@pytest.mark.parametrize(("text", "answer"), [
+    ("So the final answer is 6 + 1 = 7.", "7"),
+    ("**Answer:** Dan", "Dan"),
+    ("The answer is: **12**.", "12"),
+    ("I do not know", None),
+])  # fmt: skip
+def test_unboxed_answers_are_read_for_a_base_student(text, answer):
+    assert extract_answer(text) == answer
+
+
+@pytest.mark.parametrize(("dressed", "bare"), [
+    (r"\text{mother-in-law}", "mother-in-law"), ("$12$", "12"), ("1,234,567", "1234567"), ("1,2", "1,2"),
+    ('"Lea"', "Lea"),
+])  # fmt: skip
+def test_clean(dressed, bare):
+    assert clean(dressed) == bare
+
+
+def test_mathematics_is_compared_by_value():
+    assert is_correct(r"\boxed{0.5}", MATH)
+    assert not is_correct(r"\boxed{0.6}", MATH)
+    assert not is_correct("one half, surely", MATH)
+
+
+def test_training_chains_need_the_box():
+    assert is_correct("The answer is 9", NINE)
+    assert not is_correct("The answer is 9", NINE, boxed_only=True)
+
+
+def test_the_same_answer_boxed_twice_is_one_answer():
+    assert boxed_answers(r"\boxed{6} hence \boxed{ 6 }") == {"6"}
+    assert boxed_answers(r"\boxed{6} or \boxed{7}") == {"6", "7"}
+
+
+def test_reasoning_gym_scores_its_own():
+    from distil.problems import generate
+
+    for problem in generate("starter", 10, 5, seed=3):
+        assert is_correct(f"\\boxed{{{problem['answer']}}}", problem)
+        assert not is_correct("\\boxed{zebra}", problem)
+
+
+def test_gold_that_cannot_be_read_is_an_error():
+    for answer in ("\\frac{", "hello", "mother-in-law"):
+        with pytest.raises(ValueError, match="cannot be read"):
+            check_verifier({"answer": answer, "verifier": "math", "question": ""})
+    with pytest.raises(ValueError, match="unknown"):
+        check_verifier({"answer": "1", "verifier": "oracle", "question": ""})
