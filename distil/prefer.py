@@ -9,7 +9,6 @@ from pathlib import Path
 
 from distil.collect import chain_text
 from distil.finetune import (
-    backend,
     load_student_for_training,
     rows_digest,
     save_student,
@@ -176,8 +175,6 @@ def cogpo(
     done = out / "prefer.json"
     if done.exists() and json.loads(done.read_text())["request"] == request:
         return json.loads(done.read_text())["result"]
-    if backend() == "unsloth":
-        import unsloth  # noqa: F401  it must be imported before trl, which it patches
     import datasets
     from trl import DPOConfig
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from distil.finetune import backend, load_student_for_training, save_student, train, trainer_arguments
+from distil.finetune import load_student_for_training, save_student, train, trainer_arguments
 from distil.prompt import student_messages
 from distil.stage import StageError
 from distil.student import load_tokenizer, resolve
@@ -187,8 +187,6 @@ def grpo(
     {steps, completions, seconds, tokens, reward_first, reward_last, stuck}; `stuck` counts steps in which no group
     had any difference of reward, from which nothing can be learned.
     """
-    if backend() == "unsloth":
-        import unsloth  # noqa: F401  it must be imported before trl, which it patches
     import datasets
     from trl import GRPOConfig, GRPOTrainer
 

@@ -48,9 +48,9 @@ def test_the_budget_is_kept_and_every_row_comes_once_before_any_comes_twice():
 def test_the_student_learns_to_answer_and_to_stop(tiny, tmp_path):
     rows = [training_row(CHAIN, PROBLEM)] * 4
     out = tmp_path / "student"
-    settings = {"train_tokens": 80_000, "learning_rate": 2e-2, "max_length": 256, "method": "full", "seed": 0}
+    settings = {"train_tokens": 40_000, "learning_rate": 1e-2, "max_length": 256, "method": "full", "seed": 0}
     result = finetune.sft(rows, rows[:1], tiny, out, **settings)
-    assert 80_000 <= result["tokens"] <= 80_256 and result["epochs"] > 10 and result["loss"] < 1
+    assert 40_000 <= result["tokens"] <= 40_256 and result["epochs"] > 10 and result["loss"] < 1
     reply = next(generate(load(str(out)), load_tokenizer(str(out)), [student_messages(PROBLEM["question"])], 64, 1))[0]
     assert reply["finish_reason"] == "stop" and reply["text"] == "4 + 5 = 9\n\n\\boxed{9}"
     written = (out / "model.safetensors").stat().st_mtime_ns
