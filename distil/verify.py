@@ -36,17 +36,19 @@ def boxed_answers(text: str) -> set[str]:
 
 
 def extract_answer(text: str) -> str | None:
-    """The boxed answer; failing that, what follows the last "answer is" or "Answer:".
+    """The boxed answer; failing that, what follows the last "answer is"; failing that, a last line of 30 letters or less.
 
-    The second reading is for models never taught to box (a base student), so that they are not marked down for form.
+    The second and third readings are for models never taught to box (a base student), so that they are not marked down
+    for form. Of an equation the right-hand side is taken.
     """
     boxed = extract_boxed(text)
     if boxed is not None:
         return boxed
     said = re.findall(r"answer(?: is)?\s*:?\s*([^\n]+)", text, flags=re.IGNORECASE)
-    if not said:
+    last = text.strip().rsplit("\n", 1)[-1]
+    if not said and len(last) > 30:
         return None
-    answer = said[-1].strip()
+    answer = (said[-1] if said else last).strip()
     if "=" in answer:
         answer = answer.rsplit("=", 1)[1]
     return answer.strip().strip('*`"$').rstrip(".!").strip('*`"$ ') or None

@@ -10,7 +10,8 @@ from distil import evaluate, finetune, prefer, reinforce
 from distil.judge import training_row
 from distil.prompt import student_messages
 from distil.stage import StageError
-from distil.student import choose_dtype, encode_prompt, generate, growing_cache, load, load_tokenizer, tiny_random
+from distil.student import choose_dtype, encode_prompt, generate, growing_cache, load, load_tokenizer
+from distil.weights import tiny_random
 
 PROBLEM = {"id": "p", "question": "What is 4 + 5?", "answer": "9", "verifier": "exact", "task": "sum"}
 CHAIN = {"id": "c", "thought": "4 + 5 = 9", "solution": "\\boxed{9}"}

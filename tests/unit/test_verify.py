@@ -23,7 +23,9 @@ def test_extract_boxed(text, answer):
     ("So the final answer is 6 + 1 = 7.", "7"),
     ("**Answer:** Dan", "Dan"),
     ("The answer is: **12**.", "12"),
-    ("I do not know", None),
+    ("First\n\n72 - 42 = 30.", "30"),
+    ("I do not know, and I will not guess it either", None),
+    ("", None),
 ])  # fmt: skip
 def test_unboxed_answers_are_read_for_a_base_student(text, answer):
     assert extract_answer(text) == answer
