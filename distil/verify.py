@@ -36,10 +36,10 @@ def boxed_answers(text: str) -> set[str]:
 
 
 def extract_answer(text: str) -> str | None:
-    """The boxed answer; failing that, what follows the last "answer is"; failing that, a last line of 30 letters or less.
+    """The boxed answer; failing that, what follows the last "answer is"; failing that, a short last line.
 
-    The second and third readings are for models never taught to box (a base student), so that they are not marked down
-    for form. Of an equation the right-hand side is taken.
+    Short is 30 letters or less. The second and third readings are for models never taught to box (a base student), so
+    that they are not marked down for form. Of an equation the right-hand side is taken.
     """
     boxed = extract_boxed(text)
     if boxed is not None:
