@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
-from distil.stage import STAGES, root, run_folder, write_text
+from distil.stage import STAGES, run_folder, write_text
 
 
 def main(profile: str, run: str) -> None:
-    file = root() / "benchmarks" / "results" / "costs.json"
+    file = Path(__file__).parent / "results" / "costs.json"
     costs = json.loads(file.read_text()) if file.exists() else {}
     stages = {}
     for stage in STAGES:
