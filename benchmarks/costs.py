@@ -1,4 +1,4 @@
-"""Minutes and memory of a run, stage by stage, from its meta.json files, into benchmarks/results/costs.json.
+"""Keep the figures of a run: minutes and memory of each stage in results/costs.json, its tables in results/PROFILE/.
 
 python benchmarks/costs.py PROFILE RUN
 """
@@ -6,6 +6,7 @@ python benchmarks/costs.py PROFILE RUN
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -22,6 +23,10 @@ def main(profile: str, run: str) -> None:
     costs[profile] = {"command": f"distil run --profile {profile}", "cores": meta["cores"], "gpu": meta["gpu"],
                       "commit": meta["commit"], "stages": stages}  # fmt: skip
     write_text(file, json.dumps(costs, indent=1) + "\n")
+    kept = file.parent / profile
+    kept.mkdir(exist_ok=True)
+    for name in ("results.csv", "results.md", "differences.jsonl", "accuracy_tokens.png"):
+        shutil.copy(run_folder(run) / "07_eval" / name, kept / name)
 
 
 if __name__ == "__main__":

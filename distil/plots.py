@@ -112,6 +112,7 @@ def curves(
             color=colour(base, number),
             marker="o" if len(points) < 15 else None,
             markersize=4,
+            linewidth=max(1.5, 4.5 - number),  # lines that coincide stay visible, one upon the other
             linestyle="--" if dashed else "-",
         )
         rows += [(name, x, y) for x, y in points]

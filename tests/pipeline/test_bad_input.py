@@ -56,6 +56,7 @@ def test_another_run_is_writing(project, capsys):
         assert "another process is writing" in capsys.readouterr().err
     finally:
         other.kill()
+        other.wait()
     Lock(run_folder("cpu")).release()
 
 
