@@ -5,8 +5,8 @@
 
 RUN has been through 03; `--rows fast` takes its short chains instead of the slow ones, `--tokens` another budget. Each
 measurement is a process of its own, since Unsloth changes TRL for the whole process that imports it; the variants take
-turns, twice. Rows are kept in artifacts/RUN/sft/rows.jsonl as they come: killed or not, nothing is measured twice.
-Keep the GPU free of anything else.
+turns, `--rounds` times. Rows are kept in artifacts/RUN/sft/rows.jsonl as they come: killed or not, nothing is measured
+twice. Keep the GPU free of anything else.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sft_variants import CHECK_ROWS, CHECKS, LEARNING_RATE, PROFILED, VARIANTS, 
 from distil import training
 from distil.stage import StageError, append_jsonl, environment, read_jsonl, run_folder, write_text
 
-TOKENS, ROUNDS = 100_000, 2
+TOKENS = 100_000
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -109,7 +109,8 @@ def collect(args: argparse.Namespace, rows: list[dict]) -> None:
                 figures = ("tokens_per_s", "peak_gb", "mfu")
                 medians.append({"name": name, "model": student, "rounds": len(mine)}
                                | {f: round(statistics.median(r[f] for r in mine), 4) for f in figures})  # fmt: skip
-    about = {"command": f"python benchmarks/sft.py RUN STUDENT --rows {args.rows} --tokens {args.tokens}",
+    about = {"command": f"python benchmarks/sft.py RUN STUDENT --rows {args.rows} --tokens {args.tokens}"
+             f" --rounds {args.rounds}",
              "variants": VARIANTS | CHECKS, "lora": training.LORA, "learning_rate": LEARNING_RATE,
              "warm_up_steps": WARM_UP, "flop_a_token": "4 x weights, embeddings left out"}  # fmt: skip
     timed = [{k: v for k, v in row.items() if k != "losses"} for row in rows]
@@ -124,6 +125,7 @@ def main() -> None:
     parser.add_argument("students", nargs="+")
     parser.add_argument("--rows", choices=("slow", "fast"), default="slow")
     parser.add_argument("--tokens", type=int, default=TOKENS)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--profile", choices=VARIANTS, metavar="NAME")
     parser.add_argument("--one", help=argparse.SUPPRESS)  # how this script calls itself: a variant and its round
     args = parser.parse_args()
@@ -142,7 +144,7 @@ def main() -> None:
         rows = [row for row in rows if (row["rows"], row["tokens"]) == (args.rows, args.tokens)]
         return {(row["round"], row["model"], row["name"]): row for row in rows if row["model"] in args.students}
 
-    wanted = [(turn, s, name) for turn in range(ROUNDS) for s in args.students for name in VARIANTS]
+    wanted = [(turn, s, name) for turn in range(args.rounds) for s in args.students for name in VARIANTS]
     for turn, student, name in wanted + [(0, s, name) for s in args.students for name in CHECKS]:
         if (turn, student, name) in known():
             continue

@@ -64,7 +64,7 @@ def plan(student: str, method: str, rows: int, longest: int, machine: Machine | 
                 return Plan(at_once, checkpointing, parts)
     raise StageError(
         f"training {student} by {method} with a row of {longest} tokens takes about {parts['total']} GiB, and this GPU "
-        f"has room for {room:.1f}: lower max_length, or choose "
+        f"has room for {room:.1f}: take shorter rows (max_length, max_completion), or choose "
         + ("a smaller student" if method == "qlora" else "method='qlora' or a smaller student")
     )
 

@@ -6,9 +6,11 @@ import csv
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import util
 from pathlib import Path
 
+from distil import memory
 from distil.prompt import prompt_of
 from distil.reward_model import RewardModel
 from distil.rewards import TERMS, check_spread, length_trend, reward_terms
@@ -17,7 +19,8 @@ from distil.student import base_of, encode_prompt, load_tokenizer
 from distil.training import load_student_for_training, train, trainer_arguments
 from distil.verify import verifiable
 
-AT_ONCE = 32  # completions that go through the model together when it learns; more take their turns
+AT_ONCE = 32  # completions that go through the model together when it learns, at most; more take their turns
+WRITER_GIB, WRITER_SHARE = 6, 1 / 3  # what vLLM gets beside the weights; and of a GPU's memory at most
 COLUMNS = {  # of rewards.csv, and what TRL's log calls them
     "step": "step",
     "reward": "reward",
@@ -40,6 +43,33 @@ def engine() -> str:
     import torch
 
     return "vllm" if torch.cuda.is_available() and util.find_spec("vllm") else "transformers"
+
+
+def writers_share(student: str) -> float:
+    """The share of a GPU's memory that vLLM may take: its copy of the weights and what writing needs, a third at most.
+
+    It takes all that it is given, whatever the size of the GPU.
+    """
+    machine = memory.here()
+    weights = memory.estimate(*trained_how(student), 1, 1, machine)["weights"]
+    return min(WRITER_SHARE, (weights + WRITER_GIB) / machine.gib)
+
+
+def trained_how(student: str) -> tuple[str, str]:
+    """(the model, lora or full) of the student in a folder, as `memory` asks for them."""
+    base = base_of(student)
+    return (base, "lora") if base else (student, "full")
+
+
+def planned_for(student: str, attempts: int, longest: int, share: float) -> memory.Plan:
+    """How the `attempts` of a step, of `longest` tokens at most, are learned from in what vLLM's `share` leaves."""
+    machine = replace(memory.here(), backend="trl")
+    if machine.place == "cuda":
+        # the base lies here in float32, since the adapter is merged into it and taken out again at every step
+        doubled = memory.estimate(*trained_how(student), 1, 1, machine)["weights"] if base_of(student) else 0.0
+        machine = replace(machine, gib=machine.gib * (1 - share) - doubled)
+    at_once = max(n for n in range(1, min(attempts, AT_ONCE) + 1) if attempts % n == 0)
+    return memory.plan(*trained_how(student), at_once, longest, machine)
 
 
 def timed_trainer_class():
@@ -148,18 +178,20 @@ def grpo(
         )
     rows = [{"prompt": prompt_of(p), "problem": json.dumps(p)} for p in usable]
     attempts = problems_a_step() * group
-    at_once = max(n for n in range(1, min(attempts, AT_ONCE) + 1) if attempts % n == 0)
-    writer = {}
+    longest = max(len(encode_prompt(tokenizer, row["prompt"])) for row in rows) + max_completion
+    writer, share = {}, 0.0
     if engine() == "vllm":
-        longest = max(len(encode_prompt(tokenizer, row["prompt"])) for row in rows)
-        writer = {"use_vllm": True, "vllm_mode": "colocate", "vllm_gpu_memory_utilization": 0.3,
-                  "vllm_max_model_length": longest + max_completion}  # fmt: skip
+        share = writers_share(student)
+        writer = {"use_vllm": True, "vllm_mode": "colocate", "vllm_gpu_memory_utilization": share,
+                  "vllm_max_model_length": longest}  # fmt: skip
+    planned = planned_for(student, attempts, longest, share)
     config = GRPOConfig(
-        **trainer_arguments(out, steps, learning_rate, seed) | {"logging_steps": 1},
+        **trainer_arguments(out, steps, learning_rate, seed)
+        | {"logging_steps": 1, "gradient_checkpointing": planned.checkpointing},
         **writer,
         max_steps=steps,
-        per_device_train_batch_size=at_once,
-        gradient_accumulation_steps=attempts // at_once,
+        per_device_train_batch_size=planned.at_once,
+        gradient_accumulation_steps=attempts // planned.at_once,
         num_generations=group,
         temperature=1.0,
         beta=0.0,

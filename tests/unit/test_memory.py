@@ -35,7 +35,7 @@ def test_a_small_gpu_takes_a_step_in_parts():
     assert [memory.plan("tiny-random", "lora", 16, row, gpu(sizes[n])).at_once for n in sizes] == list(sizes)
     assert memory.plan("tiny-random", "lora", 6, row, gpu(sizes[4])).at_once == 3, "parts are alike"
     assert memory.plan("tiny-random", "lora", 16, row, CPU).at_once == 16, "a CPU takes all"
-    with pytest.raises(StageError, match="100000 tokens takes about .* lower max_length, or choose method='qlora'"):
+    with pytest.raises(StageError, match="100000 tokens takes about .* take shorter rows .*, or choose method='qlora'"):
         memory.plan("tiny-random", "lora", 16, row, gpu(sizes[1] / 2))
 
 

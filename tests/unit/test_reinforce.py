@@ -168,3 +168,14 @@ def test_attempts_are_shared_out_evenly(monkeypatch):
     log = [{"tokens": 10.0, "reward": 0.1, "stuck": 1.0}, {"tokens": 30.0, "reward": 0.5, "stuck": 0.5}]
     found = SimpleNamespace(**reinforce.summary(log, attempts=16))
     assert (found.completions, found.tokens, found.stuck, found.length_ratio) == (32, 640, 1, 3.0)
+
+
+def test_a_step_fits_the_gpu_beside_what_writes(tiny, monkeypatch):
+    found = {}
+    for gib in (4, 24, 80):
+        monkeypatch.setattr(reinforce.memory, "here", lambda gib=gib: reinforce.memory.Machine("cuda", "unsloth", gib))
+        share = reinforce.writers_share(tiny)
+        found[gib] = share * gib, reinforce.planned_for(tiny, 128, 100_000, share).at_once
+    assert found[4][0] == pytest.approx(4 / 3), "no more than a third of it"
+    assert found[24][0] == found[80][0] >= reinforce.WRITER_GIB, "a larger GPU needs no more"
+    assert 1 <= found[4][1] < found[24][1] < found[80][1] == reinforce.AT_ONCE
