@@ -11,6 +11,7 @@ artifacts/RUN/reinforce/rows.jsonl as they come: killed or not, nothing is measu
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import sys
 
@@ -31,7 +32,9 @@ def fresh_problems(run: str, wanted: int) -> list[dict]:
     asked = json.loads((run_folder(run) / "01_collect" / "meta.json").read_text())["params"]
     held = {p["question"] for p in problems_of(run)[1]}
     found = load(asked["problems"], wanted + N_TEST, 1, asked["seed"])
-    return [p for p in found if p["split"] == "train" and p["question"] not in held][:wanted]
+    fresh = [p for p in found if p["split"] == "train" and p["question"] not in held]
+    random.Random(asked["seed"]).shuffle(fresh)  # they come a family after the other: none is to be left out
+    return fresh[:wanted]
 
 
 def measure(run: str, student: str, seed: int, names: list[str]) -> None:
