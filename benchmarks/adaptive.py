@@ -1,17 +1,17 @@
 """Does an adaptive student think longer where a problem is harder? Against fast and slow, on easy and harder problems.
 
-    python benchmarks/adaptive.py RUN STUDENT SEED [NAME ...]   train and measure, one seed (all students unless named)
-    python benchmarks/adaptive.py RUN --collect                 all seeds into results/adaptive.json and its picture
+    python benchmarks/adaptive.py RUN STUDENT SEED   train and measure, one seed
+    python benchmarks/adaptive.py RUN --collect      all seeds into results/adaptive.json and its picture
 
-RUN has been through 01 to 03. The students learn from its sets for equal tokens. The easy suite is RUN's own held-out
-problems, the harder one the same families beyond the sizes that RUN trains on. Rows are kept in
-artifacts/RUN/adaptive/rows.jsonl as they come: killed or not, nothing is measured twice.
+RUN has been through 01 to 03. The students learn from its sets for equal tokens, `--tokens` of them. The easy suite is
+RUN's own held-out problems, the harder one the same families beyond the sizes that RUN trains on, `--n` problems each.
+Rows are kept in artifacts/RUN/adaptive/rows.jsonl as they come: killed or not, nothing is measured twice.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 from held_out import problems_of
@@ -21,27 +21,27 @@ from distil import answers, evaluate, finetune, plots, suites
 from distil.stage import append_jsonl, commit, environment, read_jsonl, run_folder, sha256, write_text
 from distil.student import load, load_tokenizer
 
-STUDENTS, SUITES, N = ("slow", "fast", "adaptive"), ("easy", "harder"), 300
-SFT = {"train_tokens": 120_000, "learning_rate": 2e-4, "max_length": 1024, "method": "lora"}
-ANSWERS = {"max_new_tokens": 640, "batch_size": 300}
+STUDENTS, SUITES = ("slow", "fast", "adaptive"), ("easy", "harder")
+SFT = {"learning_rate": 2e-4, "max_length": 1024, "method": "lora"}
+ANSWERS = {"max_new_tokens": 640, "batch_size": 100}
 
 
-def both_suites(run: str) -> dict[str, list[dict]]:
-    easy = suites.load(suites.read(f"held-out?n={N}"), problems_of(run)[1], seed=0)[0]
-    return dict(zip(SUITES, (easy, suites.load(suites.read(f"harder?n={N}"), [], seed=0)[0]), strict=True))
+def both_suites(run: str, n: int) -> dict[str, list[dict]]:
+    easy = suites.load(suites.read(f"held-out?n={n}"), problems_of(run)[1], seed=0)[0]
+    return dict(zip(SUITES, (easy, suites.load(suites.read(f"harder?n={n}"), [], seed=0)[0]), strict=True))
 
 
-def measure(run: str, student: str, seed: int, names: list[str]) -> None:
+def measure(run: str, student: str, seed: int, tokens: int, n: int) -> None:
     folder, judged = run_folder(run) / "adaptive", run_folder(run) / "03_judge"
-    kept, asked = folder / "rows.jsonl", both_suites(run)
+    kept, asked = folder / "rows.jsonl", both_suites(run, n)
     import torch  # noqa: F401  environment() names the GPU only then
 
-    for name in names:
+    for name in STUDENTS:
         if kept.exists() and any((row["name"], row["seed"]) == (name, seed) for row in read_jsonl(kept)):
             continue
         out = folder / f"{seed}-{name}"
         taught = finetune.sft(read_jsonl(judged / f"train/{name}.jsonl"), read_jsonl(judged / f"valid/{name}.jsonl"),
-                              student, out, seed=seed, **SFT)  # fmt: skip
+                              student, out, seed=seed, train_tokens=tokens, **SFT)  # fmt: skip
         rows = []
         for suite, problems in asked.items():
             found = answers.answer(problems, lambda out=out: (load(str(out)), load_tokenizer(str(out))),
@@ -50,10 +50,10 @@ def measure(run: str, student: str, seed: int, names: list[str]) -> None:
             rows.append({"name": name, "seed": seed, "suite": suite, "n": row["n"], "accuracy": row["accuracy"],
                          "ci": [row["ci_low"], row["ci_high"]], "tokens_per_answer": row["tokens_per_answer"],
                          "cut_off": row["cut_off"], "examples": taught["examples"], "families": by_family(found),
-                         "commit": commit()})  # fmt: skip
+                         "train_tokens": taught["tokens"], "commit": commit()})  # fmt: skip
             print(name, seed, suite, row["accuracy"], row["tokens_per_answer"], flush=True)
         append_jsonl(kept, rows)
-        write_text(folder / "machine.json", json.dumps(environment()))
+        write_text(folder / "machine.json", json.dumps({"student": student} | environment()))
 
 
 def mean(values: list[float]) -> float:
@@ -82,13 +82,29 @@ def collect(run: str) -> None:
               for name in STUDENTS}  # fmt: skip
     title, wrong = "Tokens against difficulty: a point is a family of a suite", "wrong answers of all students, %"
     plots.curves(series, title, wrong, "mean tokens an answer", results / "adaptive")
-    about = {"command": "python benchmarks/adaptive.py RUN STUDENT SEED", "sft": SFT, "answers": ANSWERS}
+    about = {
+        "command": "python benchmarks/adaptive.py RUN STUDENT SEED [--tokens] [--n]",
+        "sft": SFT,
+        "answers": ANSWERS,
+    }
     about |= json.loads((folder / "machine.json").read_text())
     write_text(results / "adaptive.json", json.dumps(about | {"rows": rows, "ratios": ratios}, indent=1) + "\n")
 
 
-if __name__ == "__main__":
-    if sys.argv[2] == "--collect":
-        collect(sys.argv[1])
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("run")
+    parser.add_argument("student", nargs="?")
+    parser.add_argument("seed", nargs="?", type=int)
+    parser.add_argument("--tokens", type=int, default=120_000)
+    parser.add_argument("--n", type=int, default=300)
+    parser.add_argument("--collect", action="store_true")
+    args = parser.parse_args()
+    if args.collect:
+        collect(args.run)
     else:
-        measure(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4:] or list(STUDENTS))
+        measure(args.run, args.student, args.seed, args.tokens, args.n)
+
+
+if __name__ == "__main__":
+    main()

@@ -44,7 +44,7 @@ def resolve(model: str) -> str:
     not the one expected.
     """
     if Path(model).is_dir():
-        return model
+        return str(Path(model).absolute())  # relative, a folder OWNER/NAME would pass for a model of the Hub
     if model == TINY:
         return str(tiny_random(cache_folder() / TINY))
     if from_modelscope():
