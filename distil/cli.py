@@ -1,4 +1,4 @@
-"""The command `distil`: run, status, verify, doctor, push, pull, record, filter, import-config."""
+"""The command `distil`: run, status, verify, verify-reference, doctor, push, pull, record, filter, import-config."""
 
 from __future__ import annotations
 
@@ -40,6 +40,9 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("verify", help="work out a run's tables and figures anew from the answers it kept")
     command.add_argument("--run", default="cpu")
 
+    command = commands.add_parser("verify-reference", help="the same of the run that the repository keeps")
+    command.add_argument("folder", nargs="?", help="where it lies (default: artifacts/reference of this project)")
+
     commands.add_parser("doctor", help="what this machine has: GPU, dtype, disk, keys, versions")
 
     command = commands.add_parser("push", help="publish what a finished run made, privately, on the Hub or ModelScope")
@@ -79,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Exit codes: 0 done, 1 a stage failed, 2 bad input (found before anything started)."""
     args = parser().parse_args(argv)
-    from distil import difficulty, doctor, driver, easydistill, hub, published, recheck, record
+    from distil import difficulty, doctor, driver, easydistill, hub, kept, published, recheck, record
     from distil.chat import ChatError
     from distil.parameters import ParameterError
     from distil.problems import ProblemError
@@ -94,6 +97,8 @@ def main(argv: list[str] | None = None) -> int:
             return doctor.status(args.run)
         if args.command == "verify":
             return recheck.verify(args.run)
+        if args.command == "verify-reference":
+            return kept.verify(args.folder)
         if args.command == "doctor":
             return doctor.doctor()
         if args.command == "push":

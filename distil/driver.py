@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from distil import __version__, engines, hub, report, suites
+from distil import __version__, engines, hub, published, report, suites
 from distil.chat import check_endpoint
 from distil.parameters import effective, notebook_path, stage_name
 from distil.problems import ProblemError, load
@@ -67,6 +67,7 @@ def check(profile: str, stages: list[str], values: dict[str, dict]) -> None:
     if "07_eval" in stages:
         suites.read(values["07_eval"]["suite"])
         engines.read(values["07_eval"]["engine"])
+        published.check(values["07_eval"]["students"], values["07_eval"]["engine"])
     if "01_collect" in stages:
         v = values["01_collect"]
         rows = load(v["problems"], v["n_train"], v["n_test"], v["seed"])

@@ -19,6 +19,7 @@ COLOURS = {
     "hard": "#D55E00",
     "unrated": "#999999",
 }
+IN_HISTOGRAM = ("base", "slow", "fast")  # more than three hide one another
 MORE = ["#CC79A7", "#E69F00", "#F0E442", "#000000"]
 
 
@@ -73,6 +74,12 @@ def token_histogram(groups: Mapping[str, Sequence[int]], title: str, path: Path)
         rows += [(name, round(left, 1), round(share, 4)) for left, share in zip(bins, shares, strict=False)]
     axes.legend(frameon=False)
     save(fig, path, ("group", "bin_from", "share"), rows)
+
+
+def answer_tokens(answers: Mapping[str, Sequence[dict]], path: Path) -> None:
+    """Tokens an answer of the students that 07 is about, `IN_HISTOGRAM`, where they were asked."""
+    shown = {name: [row["n_tokens"] for row in answers[name]] for name in IN_HISTOGRAM if name in answers}
+    token_histogram(shown, "answers of the students", path)
 
 
 def flow(aligned: Sequence[dict], path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -17,11 +18,22 @@ SIZES = {
 }
 PUBLISHED = tuple(f"{series}-{size}" for series, sizes in SIZES.items() for size in sizes)
 HUB, MODELSCOPE = "alibaba-pai", "PAI"
+TEACHER = "teacher"  # a row of 07 that only a server answers for: its weights are none of this run's
 
 
 def own(students: str) -> list[str]:
     """Of the names in 07's parameter `students` those of this run."""
-    return [name for name in students.split(",") if name != "base" and name not in PUBLISHED and "/" not in name]
+    others = ("base", TEACHER, *PUBLISHED)
+    return [name for name in students.split(",") if name not in others and "/" not in name]
+
+
+def check(students: str, engine: str) -> None:
+    """Raises StageError if the teacher is to be measured and no server is named that could answer for it."""
+    if TEACHER in students.split(",") and "://" not in engine:
+        raise StageError(
+            f"students={students}: the {TEACHER} answers through a server only: serve its model under the name "
+            f"{TEACHER!r} and give engine=http://HOST:8000/v1, or leave it out"
+        )
 
 
 def repository(name: str) -> str:
@@ -68,8 +80,10 @@ def place(name: str, base: str, stage: Stage) -> tuple[str, str]:
     """(folder, identity) of a row of 07: `base`, a student of this run, a folder, a published name or OWNER/NAME.
 
     The identity is a digest or a revision: it says which weights were measured. A student of this run becomes an input
-    of the stage. Raises StageError if it is not there.
+    of the stage. `teacher` has no folder, and the name that 01 knew it by. Raises StageError if it is not there.
     """
+    if name == TEACHER:
+        return "", json.loads(stage.input("01_collect/meta.json").read_text())["params"]["teacher"]
     if name == "base":
         return resolve(base), base
     if name not in PUBLISHED and "/" not in name:

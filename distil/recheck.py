@@ -1,92 +1,144 @@
-"""Do a run's tables and figures follow from the answers that are kept? All of it is worked out anew and compared."""
+"""Do tables and figures follow from the answers that are kept? All of it is worked out anew and compared."""
 
 from __future__ import annotations
 
+import csv
+import gzip
 import json
 import tempfile
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
-from distil import evaluate, plots, suites
+from distil import evaluate, plots, report
 from distil.answers import judged, key_of
-from distil.stage import StageError, read_jsonl, run_folder
+from distil.stage import StageError, read_jsonl, run_folder, write_jsonl
 
-EXACT = ("results.csv", "results.md")
-FIGURES = ("accuracy_tokens.csv", "tokens.csv", "pass_at_k.csv")
-IN_HISTOGRAM = ("base", "slow", "fast")
+FIGURES = ("accuracy_tokens", "tokens", "pass_at_k")
 
 
-def recheck(run: str) -> list[str]:
-    """What does not follow from the stored answers of 07, a line each; an empty list is good.
+def recheck(folder: Path, students: Sequence[str]) -> list[str]:
+    """What does not follow from the answers kept in a folder of 07, a line each; an empty list is good.
 
     Every answer is checked against its problem once more; tables, differences and the numbers behind the figures are
-    made anew from them. Seconds are those that were stored. Raises StageError if a file is missing.
+    made anew from them. Seconds are those that were stored. Raises StageError if a file is missing or damaged, or if
+    the answers are programs and none can be run here.
     """
-    folder = run_folder(run) / "07_eval"
-    if not (folder / "meta.json").exists():
-        raise StageError(f"{folder / 'meta.json'} is missing: run 07_eval for run {run!r} first")
-    params = json.loads((folder / "meta.json").read_text())["params"]
-    suite, seed = suites.read(params["suite"]), params["seed"]
-    problems = read_jsonl(run_folder(run) / "01_collect" / "problems.jsonl")
-    test, _ = suites.load(suite, [p for p in problems if p["split"] == "test"], seed)
-    kept, wrong, answers = folder / suite.folder, [], {}
-    for name in params["students"].split(","):
-        file = kept / "completions" / f"{name}.jsonl"
-        answers[name] = stored(file, test, suite.samples)
-        read = judged([row["text"] for row in answers[name]], [p for p in test for _ in range(suite.samples)])
-        wrong += [
-            f"{file}: the answer to {row['id']} was stored as {(row['answer'], row['correct'])}, and is {verdict}"
-            for row, verdict in zip(answers[name], read, strict=True)
-            if (row["answer"], row["correct"]) != verdict
-        ]
-        for row, (given, correct) in zip(answers[name], read, strict=True):
-            row |= {"answer": given, "correct": correct}
+    asked = content(folder / "asked.json")
+    problems, seed, samples = rows(folder / "problems.jsonl"), asked["seed"], asked["samples"]
+    wrong, answers = [], {}
+    for name in students:
+        file = folder / "completions" / f"{name}.jsonl"
+        answers[name] = stored(file, problems, samples)
+        for row, verdict in zip(answers[name], verdicts(answers[name], problems, samples), strict=True):
+            kept = row["answer"], row["correct"]
+            if kept != verdict:
+                wrong.append(f"{file}: the answer to {row['id']} was stored as {kept}, and is {verdict}")
+            row["answer"], row["correct"] = verdict
     with tempfile.TemporaryDirectory() as scratch:
-        again = Path(scratch)
-        work_out(answers, seed, suite.samples, again)
-        for name in (*EXACT, *FIGURES):
-            if (again / name).exists() and (kept / name).read_text() != (again / name).read_text():
-                wrong.append(f"{kept / name}: is not what the answers give")
-    if rounded(read_jsonl(kept / "differences.jsonl")) != rounded(evaluate.differences(answers, seed)):
-        wrong.append(f"{kept / 'differences.jsonl'}: is not what the answers give")
+        work_out(answers, seed, samples, Path(scratch))
+        for again in sorted(path for path in Path(scratch).iterdir() if path.suffix not in (".png", ".svg")):
+            file = folder / again.name
+            if not file.exists():
+                wrong.append(f"{file}: is missing")
+            elif numbers(again) != numbers(file):
+                wrong.append(f"{file}: is not what the answers give")
     return wrong
 
 
-def rounded(rows: list[dict]) -> list[dict]:
-    """The rows without their last digits, which another machine may compute otherwise."""
-    return [{key: round(v, 9) if isinstance(v, float) else v for key, v in row.items()} for row in rows]
+def verdicts(answers: Sequence[dict], problems: Sequence[dict], samples: int) -> list[tuple[str | None, bool]]:
+    """(answer, is it right?) of each kept answer. Raises StageError if programs cannot be run here."""
+    from distil.confine import SandboxError
+
+    try:
+        return judged([row["text"] for row in answers], [p for p in problems for _ in range(samples)])
+    except SandboxError as error:
+        raise StageError(f"some answers are programs, which cannot be checked here: {error}") from None
 
 
-def stored(file: Path, test: list[dict], samples: int) -> list[dict]:
+def numbers(file: Path) -> list:
+    """What a file of 07 says, without the last digits of its numbers, which another machine may compute otherwise."""
+    if file.suffix == ".csv":
+        with open(file, newline="", encoding="utf-8") as handle:
+            return [[rounded(cell) for cell in row] for row in csv.reader(handle)]
+    if file.suffix == ".jsonl":
+        return [{key: rounded(value) for key, value in row.items()} for row in rows(file)]
+    return file.read_text(encoding="utf-8").splitlines()
+
+
+def rounded(value: object) -> object:
+    try:
+        return round(float(value), 9)
+    except (TypeError, ValueError):
+        return value
+
+
+def there(file: Path) -> Path:
+    """A file of rows, or the same compressed. Raises StageError if neither is there."""
+    packed = file.with_name(file.name + ".gz")
+    if not file.exists() and not packed.exists():
+        raise StageError(f"{file} is missing: it was not kept, or 07 has not run; nothing can be worked out without it")
+    return file if file.exists() else packed
+
+
+def rows(file: Path) -> list[dict]:
+    """Rows of a JSON Lines file, which may be compressed (`.jsonl.gz`). Raises StageError if it is not there whole."""
+    found = there(file)
+    if found == file:
+        return read_jsonl(file)
+    try:
+        return [json.loads(line) for line in gzip.decompress(found.read_bytes()).decode().split("\n") if line]
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise StageError(f"{found} is damaged ({error}): fetch it anew") from None
+
+
+def content(file: Path) -> dict:
+    """A JSON file. Raises StageError if it is missing or damaged."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StageError(f"{file} is missing: run 07_eval, or fetch it anew") from None
+    except ValueError as error:
+        raise StageError(f"{file} is damaged ({error}): fetch it anew") from None
+
+
+def stored(file: Path, problems: Sequence[dict], samples: int) -> list[dict]:
     """The rows of a file of completions in the order in which 07 reads them. Raises StageError if one is missing."""
-    if not file.exists():
-        raise StageError(f"{file} is missing: the answers were not kept")
-    rows = {key_of(row): row for row in read_jsonl(file)}
-    wanted = [(problem["id"], sample) for problem in test for sample in range(samples)]
-    if missing := [key for key in wanted if key not in rows]:
+    found = {key_of(row): row for row in rows(file)}
+    wanted = [(problem["id"], sample) for problem in problems for sample in range(samples)]
+    if missing := [key for key in wanted if key not in found]:
         raise StageError(f"{file}: {len(missing)} answers are missing, the first to {missing[0][0]}")
-    return [rows[key] for key in wanted]
+    return [found[key] for key in wanted]
 
 
 def work_out(answers: dict[str, list[dict]], seed: int, samples: int, out: Path) -> None:
     """The tables and figures that 07 makes of answers."""
     results = [evaluate.summarise(name, rows, seed) for name, rows in answers.items()]
     evaluate.write_results(results, out / "results.csv")
+    write_jsonl(out / "differences.jsonl", evaluate.differences(answers, seed))
     plots.accuracy_tokens(results, out / "accuracy_tokens")
+    plots.answer_tokens(answers, out / "tokens")
     if samples > 1:
         plots.pass_at_k({name: evaluate.curve(rows, seed) for name, rows in answers.items()}, out / "pass_at_k")
-    shown = {name: [row["n_tokens"] for row in answers[name]] for name in IN_HISTOGRAM if name in answers}
-    plots.token_histogram(shown, "answers of the students", out / "tokens")
 
 
-def verify(run: str) -> int:
-    """The command `distil verify`: say what does not follow. Returns 0 if everything does, else 1."""
+def headless() -> None:
+    """Figures are made to be compared, and shown nowhere."""
     import warnings
 
     import matplotlib
 
     matplotlib.use("Agg")
     warnings.filterwarnings("ignore", message="FigureCanvasAgg is non-interactive")
-    wrong = recheck(run)
+
+
+def verify(run: str) -> int:
+    """The command `distil verify`: say what does not follow. Returns 0 if everything does, else 1."""
+    meta = run_folder(run) / "07_eval" / "meta.json"
+    if not meta.exists():
+        raise StageError(f"{meta} is missing: run 07_eval for run {run!r} first")
+    headless()
+    wrong = recheck(report.measured(run), content(meta)["params"]["students"].split(","))
     if wrong:
         wrong.append(f"what to do: delete the answers that are named, then `distil run --run {run} --from 07 --force`")
     print("\n".join(wrong) or f"run {run!r}: every table and figure of 07 follows from the answers kept")

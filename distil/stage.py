@@ -25,6 +25,7 @@ STAGES = (
     "06_reinforce",
     "07_eval",
 )
+KEPT = "reference"  # the folder beside the runs that is part of the repository
 RECORDED_PACKAGES = ("torch", "transformers", "trl", "datasets", "peft", "unsloth", "reasoning-gym", "aiohttp")
 LOCK_WAIT_SECONDS = 15  # the kernel of a killed run notices within seconds that its parent is gone
 
@@ -45,9 +46,11 @@ def root() -> Path:
 
 
 def run_folder(run: str) -> Path:
-    """The folder of a run. Raises StageError for a name that is not one plain folder name."""
+    """The folder of a run. Raises StageError for a name that is not one plain folder name, or is taken."""
     if not run or run in {".", ".."} or not all(c.isalnum() or c in "._-" for c in run):
         raise StageError(f"run name {run!r}: use letters, digits, '.', '_' and '-' only")
+    if run == KEPT:
+        raise StageError(f"run name {run!r}: that folder is the repository's own result; choose another name")
     return root() / "artifacts" / run
 
 

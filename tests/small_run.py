@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import random
 
-from distil import evaluate, facts
+from distil import evaluate, facts, recheck, suites
+from distil.answers import judged
 from distil.prompt import student_messages
 from distil.reward_model import HEADS
-from distil.stage import Stage, write_jsonl
+from distil.stage import Stage, write_jsonl, write_text
 from distil.weights import TINY, resolve
 
 TEACHER = {"teacher": "qwen2.5-coder-1.5b-instruct", "endpoint": "recorded:qwen2.5-coder-1.5b"}
@@ -18,7 +20,8 @@ def make(run: str) -> None:
     """Write a run's stages under $DISTIL_HOME. Its numbers are made up, its formats and weights are real."""
     rng = random.Random(0)
     stage = Stage(run, "01_collect", seed=0, problems="starter", n_train=40, n_test=16, samples=2, **TEACHER)
-    stage.write("problems.jsonl", [])
+    stage.write("problems.jsonl", [problem(i) for i in range(16)])
+    stage.write("chains.jsonl", [chain(i, style) for style in ("fast", "slow") for i in range(4)])
     stage.finish(problems=56, chains=1192, correct=735, failed=0)
     stage = Stage(run, "02_rewrite", seed=0, tries=2, **TEACHER)
     stage.finish(slow=65, short=43, token_ratio=0.527)
@@ -32,17 +35,42 @@ def make(run: str) -> None:
     stage = Stage(run, "05_prefer", seed=0, start_from="fast")
     stage.finish(pairs=8)
     reinforce(run)
-    stage = Stage(run, "07_eval", seed=0, students=STUDENTS, engine="transformers:8", max_new_tokens=24, batch_size=8)
-    results, right = [], {}
-    for name, share in (("base", 0.3), ("fast", 0.6), ("reinforced", 0.7)):
-        rows = [answer(i, rng.random() < share, rng) for i in range(16)]
-        right[name] = [r["correct"] for r in rows]
-        results.append(evaluate.summarise(name, rows))
-    evaluate.write_results(results, stage.path("results.csv"))
-    gap = evaluate.difference(right["fast"], right["base"], 0)
-    stage.write("differences.jsonl", [{"of": "fast", "to": "base", **gap}])
-    facts.write_settings(stage)
+    measure(run, "held-out", STUDENTS)
+
+
+def measure(run: str, suite: str, students: str) -> None:
+    """What 07 writes, of answers made up: tables and figures follow from them."""
+    rng, asked = random.Random(0), suites.read(suite)
+    settings = {"samples": asked.samples, "temperature": asked.temperature, "max_new_tokens": 24, "batch_size": 8}
+    stage = Stage(run, "07_eval", seed=0, students=students, suite=suite, engine="transformers:8", **settings)
+    held_out = stage.read("01_collect/problems.jsonl")
+    into, (test, source) = asked.folder, suites.load(asked, held_out, 0)
+    pinned = evaluate.settings(asked.name, source, test[0], seed=0, engine="transformers", **settings)
+    write_text(stage.path(f"{into}asked.json"), json.dumps(pinned, indent=1) + "\n")
+    stage.write(f"{into}problems.jsonl", test)
+    answers = {}
+    for name in students.split(","):
+        share = {"base": 0.3, "slow": 0.5, "fast": 0.6}.get(name, 0.7)
+        answers[name] = [answer(p, k, rng.random() < share, rng) for p in test for k in range(asked.samples)]
+        stage.write(f"{into}completions/{name}.jsonl", answers[name])
+    recheck.headless()
+    recheck.work_out(answers, 0, asked.samples, stage.folder / into)
+    for file in sorted(path for path in (stage.folder / into).iterdir() if path.is_file()):
+        if file.name not in (".lock", "settings.json"):
+            stage.path(f"{into}{file.name}")
+    if not into:
+        facts.write_settings(stage)
     stage.finish()
+
+
+def problem(i: int) -> dict:
+    kind = {"domain": "math", "task": "sums", "verifier": "exact", "source": "made up", "split": "test"}
+    return {"id": str(i), "question": f"{i} - {i - 1} =", "answer": "1", **kind}
+
+
+def chain(i: int, style: str) -> dict:
+    made = {"id": f"{i}-{style}-0", "problem_id": str(i), "style": style, "thought": "Hm.", "solution": "\\boxed{1}"}
+    return made | {"teacher": TEACHER["teacher"], "n_tokens": 9, "finish_reason": "stop", "correct": i > 0}
 
 
 def row(name: str, a: int, b: int) -> dict:
@@ -53,15 +81,19 @@ def row(name: str, a: int, b: int) -> dict:
     return {"instruction": instruction, "output": output, "messages": messages, "problem_id": name, "chain_id": name}
 
 
-def answer(i: int, correct: bool, rng: random.Random) -> dict:
+def answer(problem: dict, sample: int, correct: bool, rng: random.Random) -> dict:
+    text = "\\boxed{1}" if correct else "A long thought that was cut off before it came to"
+    ((given, right),) = judged([text], [problem])
     return {
-        "id": str(i),
-        "text": "\\boxed{1}" if correct else "no",
+        "id": problem["id"],
+        "of": "0",
+        "text": text,
         "n_tokens": rng.randint(5, 24),
         "finish_reason": "stop" if correct else "length",
         "seconds": 0.125,
-        "correct": correct,
-        "answer": "1" if correct else None,
+        "correct": right,
+        "answer": given,
+        "sample": sample,
     }
 
 

@@ -1,0 +1,141 @@
+"""Keep the light part of a finished run in artifacts/reference, so that all that is said of it can be worked out anew.
+
+python benchmarks/reference.py RUN
+
+At the top lie the held-out problems, with several answers each where 07 asked so. `distil verify-reference` checks it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from distil import claim, facts, kept, leaks, recheck
+from distil.stage import KEPT, STAGES, StageError, root, run_folder, write_jsonl, write_text
+from distil.store import USAGE
+
+MOST = 15_000_000  # bytes of all files together
+SAMPLED = "held-out"  # 07's folder of several answers to the held-out problems; one greedy answer lies at its top
+TABLES = ("asked.json", "settings.json", "results.csv", "results.md", "differences.jsonl")
+LOGS = ("log.csv", "rewards.csv", "sft.json", "prefer.json", "reinforce.json")
+OF_A_CHAIN = ("id", "problem_id", "style", "n_tokens", "finish_reason", "correct")  # not its text
+
+
+def keep(run: str) -> Path:
+    """The folder of the kept run, replaced whole. Raises StageError, and leaves the old one, if anything is wrong."""
+    finished = run_folder(run)
+    if unfinished := [stage for stage in STAGES if not (finished / stage / "meta.json").exists()]:
+        raise StageError(f"run {run!r} is not finished: {', '.join(unfinished)} has no meta.json")
+    place = root() / "artifacts" / KEPT
+    with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
+        new = Path(scratch) / KEPT
+        for source, name in measured(finished / "07_eval"):
+            copy_measurement(source, new / name)
+        for stage in STAGES:
+            copy_stage(finished / stage, new / stage)
+        chains = recheck.rows(finished / "01_collect" / "chains.jsonl")
+        write_jsonl(new / "01_collect" / "chains.jsonl", [{key: row[key] for key in OF_A_CHAIN} for row in chains])
+        about = {"command": command(run), "asked_of_teacher": asked_of_teacher(finished / "responses.jsonl")}
+        write_text(new / "about.json", json.dumps(about, indent=1) + "\n")
+        write_text(new / "costs.csv", claim.costs_text(claim.costs(new)))
+        write_text(new / "claim.json", claim.claim_text(claim.claim(new)))
+        found = leaks.problems((str(path.relative_to(new)), path) for path in sorted(new.rglob("*")) if path.is_file())
+        for file in [*new.rglob("completions/**/*.jsonl"), *new.rglob("problems.jsonl"), *new.rglob("chains.jsonl")]:
+            compress(file)
+        if wrong := [*found, *kept.worked_out(new)]:
+            raise StageError("nothing is kept, for\n" + "\n".join(wrong).replace(f"{new}/", ""))
+        write_text(new / kept.FILES, json.dumps(kept.digests(new), indent=1) + "\n")
+        size = sum(path.stat().st_size for path in new.rglob("*") if path.is_file())
+        if size > MOST:
+            raise StageError(f"{size / 1e6:.1f} MB, of {MOST / 1e6:.0f} that may be kept: measure fewer problems")
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.move(new, place)
+    return place
+
+
+def measured(folder: Path) -> list[tuple[Path, str]]:
+    """(folder of 07, name in the kept run) of each measurement, the main one ('') first.
+
+    A benchmark of the Hub stays out: its terms may not let its questions be kept here.
+    """
+    there = [path.relative_to(folder) for path in claim.measurements(folder)]
+    done = [str(name) for name in there if (folder / name / "results.csv").exists()]
+    free = [name for name in done if "repository" not in recheck.content(folder / name / "asked.json")["source"]]
+    main = SAMPLED if SAMPLED in free else "."
+    if main not in free:
+        raise StageError(f"{folder} holds no answers to the held-out problems: run 07_eval for them")
+    for name in done:
+        if name not in free:
+            print(f"left out: {name}, a benchmark of the Hub")
+    others = [(folder / name, "greedy" if name == "." else name) for name in free if name != main]
+    return [(folder / main, ""), *others]
+
+
+def copy_measurement(source: Path, to: Path) -> None:
+    """Tables, pictures, problems, and the answers of the students in the table."""
+    pictures = [f"{name}{suffix}" for name in recheck.FIGURES for suffix in (".png", ".csv")]
+    for name in (*TABLES, *pictures):
+        if (source / name).exists():
+            to.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / name, to / name)
+    problems = recheck.rows(source / "problems.jsonl")
+    write_jsonl(to / "problems.jsonl", problems)
+    samples = recheck.content(source / "asked.json")["samples"]
+    for name in claim.students(source):
+        file = f"completions/{name}.jsonl"
+        write_jsonl(to / file, recheck.stored(source / file, problems, samples))
+
+
+def copy_stage(source: Path, to: Path) -> None:
+    """meta.json, the pictures of 01-06 and the logs of its students; of 07 the card."""
+    last = source.name == STAGES[-1]
+    wanted = ["meta.json", "README.md"] if last else ["meta.json", "*.png", "*.csv", *(f"*/{name}" for name in LOGS)]
+    for file in (path for pattern in wanted for path in source.glob(pattern)):
+        name = file.relative_to(source)
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, to / name)
+
+
+def command(run: str) -> str:
+    """The `distil run` command that makes the run again, as the card has it."""
+    state = root() / "papermill_runs" / run / "run.json"
+    profile = recheck.content(state).get("profile", "cpu") if state.exists() else "cpu"
+    metas = {f"{stage}/meta.json": recheck.content(run_folder(run) / stage / "meta.json") for stage in STAGES}
+    return facts.command(metas | {"run.json": {"profile": profile}})
+
+
+def asked_of_teacher(responses: Path) -> dict[str, int] | None:
+    """Requests that a live teacher answered in 01-03, and their tokens; None if a recording was replayed."""
+    if not responses.exists():
+        return None
+    with open(responses, "rb") as handle:
+        counts = [found.groups() for line in handle if (found := USAGE.search(line))]
+    prompt, completion = (sum(int(pair[i]) for pair in counts) for i in (0, 1))
+    return {"requests": len(counts), "prompt_tokens": prompt, "completion_tokens": completion}
+
+
+def compress(file: Path) -> None:
+    """The file as .gz, without its name and time: the same rows are the same bytes."""
+    with open(f"{file}.gz", "wb") as raw, gzip.GzipFile("", "wb", 9, raw, mtime=0) as packed:
+        packed.write(file.read_bytes())
+    file.unlink()
+
+
+def main(run: str) -> int:
+    try:
+        place = keep(run)
+    except StageError as error:
+        print(error, file=sys.stderr)
+        return 1
+    files = [path for path in place.rglob("*") if path.is_file()]
+    print(f"{place}: {len(files)} files, {sum(path.stat().st_size for path in files) / 1e6:.2f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    recheck.headless()
+    raise SystemExit(main(*sys.argv[1:]))

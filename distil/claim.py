@@ -1,0 +1,159 @@
+"""What the kept run shows, from its files: who is faster and better, how much of the teacher is left, what it cost.
+
+A kept run (`artifacts/reference`, made by benchmarks/reference.py) has the files of one measurement of 07 at its top,
+other measurements in folders of their own, and of each stage a folder with what it noted down.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from distil import recheck
+from distil.evaluate import difference, shares, speed
+from distil.facts import table
+from distil.published import TEACHER
+from distil.stage import STAGES, StageError
+
+AGAINST = ("base", "slow", "fast", TEACHER)  # whom the other students are set against
+COSTS = ("stage", "minutes", "noted_minutes", "kept_minutes", "peak_ram_gb", "peak_vram_gb", "gpu", "cores", "commit")
+
+
+def measurements(folder: Path) -> list[Path]:
+    """The folders of a kept run that hold a measurement of 07, the main one first."""
+    return [folder, *sorted(path.parent for path in folder.glob("*/asked.json"))]
+
+
+def students(folder: Path) -> list[str]:
+    """The students of a measurement, in the order of its table. Raises StageError if there is no table."""
+    if not (folder / "results.csv").exists():
+        raise StageError(f"{folder / 'results.csv'} is missing: nothing says who was measured")
+    return [str(row["student"]) for row in table(folder / "results.csv")]
+
+
+def answers(folder: Path) -> dict[str, list[dict]]:
+    """The kept answers of each student. Raises StageError if a file is missing or damaged."""
+    return {name: recheck.rows(folder / "completions" / f"{name}.jsonl") for name in students(folder)}
+
+
+def claim(folder: Path) -> dict:
+    """What the main measurement shows, and what the run cost, for `claim.json`.
+
+    `against` holds, for each of `AGAINST` that was measured, every other student: how many times fewer tokens and
+    seconds an answer, and accuracy minus its own with the 95% interval, paired by question. `recovered` is accuracy
+    over the teacher's: over that of its row in the same table; without one over the share of its chains of each style
+    that are right, on training problems, which only stands in for it. `asked_of_teacher` counts the requests of 01-03
+    and their tokens, where a live endpoint was asked. Raises StageError if fast or slow was not measured.
+    """
+    asked, results, given = recheck.content(folder / "asked.json"), table(folder / "results.csv"), answers(folder)
+    if missing := {"fast", "slow"} - set(given):
+        raise StageError(f"{folder / 'results.csv'} has no row {' and '.join(sorted(missing))}: nothing can be claimed")
+    right = {name: shares(rows) for name, rows in given.items()}
+    against = {}
+    for other in AGAINST:
+        if other in given:
+            gains = {row.pop("student"): row for row in speed(results, other)}
+            against[other] = {
+                name: gains[name] | shortened(difference(right[name], right[other], asked["seed"]))
+                for name in given
+                if name != other
+            }
+    accuracy = {row["student"]: row["accuracy"] for row in results}
+    teacher = teachers(folder, accuracy)
+    spent = costs(folder)
+    return {
+        "suite": asked["suite"],
+        "problems": len(right["fast"]),
+        "samples": asked["samples"],
+        "max_new_tokens": asked["max_new_tokens"],
+        "commits": list(dict.fromkeys(str(row["commit"]) for row in spent)),
+        "against": against,
+        "teacher": teacher,
+        "recovered": {
+            name: {way: round(value / theirs, 4) for way, theirs in teacher["accuracy"].items() if theirs}
+            for name, value in accuracy.items()
+            if name != TEACHER
+        },
+        "minutes": round(sum(row["minutes"] for row in spent), 1),
+        "peak_vram_gb": max(row["peak_vram_gb"] for row in spent),
+        "asked_of_teacher": recheck.content(folder / "about.json")["asked_of_teacher"],
+    }
+
+
+def shortened(gap: dict) -> dict:
+    """A difference without the digits that another machine may compute otherwise."""
+    return {key: round(value, 6) for key, value in gap.items()}
+
+
+def teachers(folder: Path, accuracy: dict[str, float]) -> dict:
+    """{where, accuracy: by the way it was asked} of the teacher: of its row, or else of its chains."""
+    if TEACHER in accuracy:
+        return {"where": "the same problems", "accuracy": {"as the students": accuracy[TEACHER]}}
+    styles: dict[str, list[bool]] = {}
+    for row in recheck.rows(folder / "01_collect" / "chains.jsonl"):
+        styles.setdefault(row["style"], []).append(row["correct"])
+    return {
+        "where": "training problems",
+        "accuracy": {style: round(sum(right) / len(right), 4) for style, right in styles.items()},
+    }
+
+
+def costs(folder: Path) -> list[dict]:
+    """Minutes and memory of each stage, rows of `costs.csv`.
+
+    `noted_minutes` are those of meta.json, which knows the last start of a stage only; `kept_minutes` what the students
+    that it trained, or the answers that it kept, took by their own count. `minutes` is the larger of the two.
+    """
+    made = []
+    for stage in STAGES:
+        meta = recheck.content(folder / stage / "meta.json")
+        noted, kept = meta["seconds"] / 60, sum(seconds(folder, stage)) / 60
+        minutes = {"minutes": max(noted, kept), "noted_minutes": noted, "kept_minutes": kept}
+        row = {"stage": stage} | {name: round(value, 2) for name, value in minutes.items()} | meta
+        made.append({name: row[name] for name in COSTS})
+    return made
+
+
+def seconds(folder: Path, stage: str) -> Iterator[float]:
+    """Seconds of each piece of work that a stage kept: trained students, or answers, where their time is known."""
+    for file in (folder / stage).glob("*/*.json"):
+        yield recheck.content(file)["result"]["seconds"]
+    if stage == STAGES[-1]:
+        for place in measurements(folder):
+            yield from (row["seconds"] or 0.0 for rows in answers(place).values() for row in rows)
+
+
+def costs_text(rows: list[dict]) -> str:
+    """`costs.csv`."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COSTS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def claim_text(shown: dict) -> str:
+    """`claim.json`."""
+    return json.dumps(shown, indent=1, ensure_ascii=False) + "\n"
+
+
+def sentences(shown: dict) -> list[str]:
+    """The claim in words, as the README has to say it."""
+    fast = shown["against"]["slow"]["fast"]
+    said = [
+        f"fast against slow: {fast['tokens_gain']:.1f} times fewer tokens and {fast['seconds_gain']:.1f} times fewer "
+        f"seconds an answer, accuracy {points(fast)} points"
+    ]
+    said += [f"{name} minus fast: {points(gap)} points" for name, gap in shown["against"]["fast"].items()]
+    whose = {"the same problems": "the teacher's accuracy", "training problems": "the share of right {way} chains"}
+    for way, share in shown["recovered"]["fast"].items():
+        said.append(f"fast has {share:.0%} of {whose[shown['teacher']['where']].format(way=way)}")
+    return [*said, f"the whole took {shown['minutes']:.0f} minutes"]
+
+
+def points(gap: dict) -> str:
+    gain, low, high = (f"{100 * gap[key]:+.1f}" for key in ("difference", "ci_low", "ci_high"))
+    return f"{gain} ({low} to {high})"
