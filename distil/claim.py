@@ -48,7 +48,8 @@ def claim(folder: Path) -> dict:
     that are right, on training problems, which only stands in for it. `asked_of_teacher` counts the requests of 01-03
     and their tokens, where a live endpoint was asked. Raises StageError if fast or slow was not measured.
     """
-    asked, results, given = recheck.content(folder / "asked.json"), table(folder / "results.csv"), answers(folder)
+    asked, given = recheck.content(folder / "asked.json"), answers(folder)
+    results = table(folder / "results.csv")
     if missing := {"fast", "slow"} - set(given):
         raise StageError(f"{folder / 'results.csv'} has no row {' and '.join(sorted(missing))}: nothing can be claimed")
     right = {name: shares(rows) for name, rows in given.items()}

@@ -1,0 +1,214 @@
+"""The kept run: made of a run in miniature, verified through the command; whatever is touched afterwards is found."""
+
+import gzip
+import importlib.util
+import json
+import shutil
+
+import pytest
+import small_run
+from conftest import ROOT
+
+from distil import claim
+from distil.cli import main
+from distil.stage import STAGES, StageError, run_folder, sha256
+
+STUDENTS = "base,slow,fast,reinforced"
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("reference_script", ROOT / "benchmarks" / "reference.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def measured(made, script, tmp_path_factory):
+    """A project with a run measured twice, one greedy answer, then three; and what is kept of it."""
+    home = tmp_path_factory.mktemp("kept") / "home"
+    shutil.copytree(made, home)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("DISTIL_HOME", str(home))
+        (run_folder("r") / "responses.jsonl").write_text(
+            '{"key": "0", "request": {}, "reply": {"text": "1", "prompt_tokens": 30, "completion_tokens": 12}}\n'
+        )
+        small_run.measure("r", "held-out", STUDENTS)
+        (run_folder("r") / "07_eval/README.md").write_text("# tiny\n")
+        small_run.measure("r", "held-out?n=6&samples=3", STUDENTS)
+        assert script.main("r") == 0
+    return home
+
+
+@pytest.fixture
+def finished(measured, tmp_path, monkeypatch):
+    """A copy of that project."""
+    shutil.copytree(measured, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setenv("DISTIL_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def kept(finished):
+    return finished / "artifacts" / "reference"
+
+
+def verify(*arguments: str) -> int:
+    return main(["verify-reference", *arguments])
+
+
+def test_what_is_kept_is_all_that_is_needed_and_nothing_heavy(kept):
+    names = {path.relative_to(kept).as_posix() for path in kept.rglob("*") if path.is_file()}
+    for place in ("", "greedy/"):
+        tables = ("asked.json", "results.csv", "results.md", "differences.jsonl", "problems.jsonl.gz", "tokens.csv")
+        assert {f"{place}{name}" for name in tables} <= names
+        assert {f"{place}completions/{name}.jsonl.gz" for name in STUDENTS.split(",")} <= names
+    assert {f"{stage}/meta.json" for stage in STAGES} <= names
+    assert {"accuracy_tokens.png", "pass_at_k.csv", "07_eval/README.md", "04_finetune/fast/log.csv"} <= names
+    assert not [name for name in names if name.endswith((".safetensors", ".svg", ".lock"))]
+    assert "thought" not in gzip.decompress((kept / "01_collect/chains.jsonl.gz").read_bytes()).decode()
+    assert (kept / "results.csv").read_bytes() == (run_folder("r") / "07_eval/held-out/results.csv").read_bytes()
+
+
+def test_it_holds_and_needs_no_run(kept, tmp_path, monkeypatch, capsys):
+    shutil.move(kept, tmp_path / "elsewhere")
+    shutil.rmtree(tmp_path / "artifacts")
+    assert verify(str(tmp_path / "elsewhere")) == 0
+    said = capsys.readouterr().out
+    assert "every table, figure and claim follows" in said and "fast against slow: " in said
+
+
+def test_keeping_it_again_gives_the_same_bytes(kept, script):
+    before = sha256(kept)
+    assert script.main("r") == 0 and sha256(kept) == before
+
+
+def test_the_claim_is_what_the_answers_say(kept):
+    said = json.loads((kept / "claim.json").read_text())
+    rows = {name: small_rows(kept, name) for name in ("fast", "slow")}
+    tokens = {name: sum(row["n_tokens"] for row in rows[name]) / 18 for name in rows}
+    share = {name: sum(row["correct"] for row in rows[name]) / 18 for name in rows}
+    fast = said["against"]["slow"]["fast"]
+    assert (said["problems"], said["samples"]) == (6, 3)
+    assert fast["tokens_gain"] == pytest.approx(tokens["slow"] / tokens["fast"], abs=0.006)
+    assert fast["seconds_gain"] == 1
+    assert fast["difference"] == pytest.approx(share["fast"] - share["slow"], abs=1e-6)
+    assert fast["ci_low"] <= fast["difference"] <= fast["ci_high"]
+    assert said["teacher"] == {"where": "training problems", "accuracy": {"fast": 0.75, "slow": 0.75}}
+    assert said["recovered"]["fast"]["slow"] == pytest.approx(share["fast"] / 0.75, abs=1e-4)
+    assert said["asked_of_teacher"] == {"requests": 1, "prompt_tokens": 30, "completion_tokens": 12}
+    answers = 4 * (16 + 18)
+    assert claim.costs(kept)[-1]["kept_minutes"] == round(answers * 0.125 / 60, 2)
+    assert any(f"{fast['tokens_gain']:.1f} times fewer tokens" in text for text in claim.sentences(said))
+
+
+def test_a_row_of_the_teacher_is_what_students_are_held_against(finished, script):
+    small_run.measure("r", "held-out?n=6&samples=3", f"{STUDENTS},teacher")
+    said = json.loads((script.keep("r") / "claim.json").read_text())
+    accuracy = {row["student"]: row["accuracy"] for row in claim.table(finished / "artifacts/reference/results.csv")}
+    assert said["teacher"] == {"where": "the same problems", "accuracy": {"as the students": accuracy["teacher"]}}
+    assert said["recovered"]["fast"]["as the students"] == round(accuracy["fast"] / accuracy["teacher"], 4)
+    assert "teacher" not in said["recovered"] and "difference" in said["against"]["teacher"]["fast"]
+
+
+def small_rows(kept, name: str) -> list[dict]:
+    lines = gzip.decompress((kept / f"completions/{name}.jsonl.gz").read_bytes()).decode().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def edit(file, before: str, after: str) -> None:
+    packed = file.suffix == ".gz"
+    text = gzip.decompress(file.read_bytes()).decode() if packed else file.read_bytes().decode()
+    assert before in text, (file, before)
+    data = text.replace(before, after, 1).encode()
+    file.write_bytes(gzip.compress(data, mtime=0) if packed else data)
+
+
+@pytest.mark.parametrize(("name", "before", "after", "complaint"), [
+    ("completions/fast.jsonl.gz", "boxed{1}", "boxed{2}", "fast.jsonl: the answer to"),
+    ("completions/slow.jsonl.gz", "A long thought", "A longer thought", "slow.jsonl.gz: was changed"),
+    ("greedy/completions/base.jsonl.gz", '"n_tokens": 1', '"n_tokens": 2', "greedy/tokens.csv: is not what"),
+    ("completions/fast.jsonl.gz", '"seconds": 0.125', '"seconds": 9.125', "claim.json: is not what"),
+    ("results.csv", "fast,6,0.", "fast,6,0.1", "results.csv: is not what the answers give"),
+    ("results.csv", "fast,6,0.", "fast,6,x", "results.csv: is not what the answers give"),
+    ("results.csv", "fast,6,", "quick,6,", "quick.jsonl is missing"),
+    ("results.md", "| fast | ", "| fast | 1", "results.md: is not what the answers give"),
+    ("greedy/differences.jsonl", '"difference": ', '"difference": 1', "differences.jsonl: is not what"),
+    ("accuracy_tokens.csv", "fast,", "fast,1", "accuracy_tokens.csv: is not what the answers give"),
+    ("pass_at_k.csv", "fast,1,", "fast,1,1", "pass_at_k.csv: is not what the answers give"),
+    ("problems.jsonl.gz", '"answer": "1"', '"answer": "2"', "fast.jsonl: the answer to"),
+    ("01_collect/chains.jsonl.gz", '"correct": true', '"correct": false', "claim.json: is not what"),
+    ("04_finetune/meta.json", '"seconds": ', '"seconds": 99', "costs.csv: is not what"),
+    ("claim.json", '"samples": 3', '"samples": 4', "claim.json: is not what"),
+    ("about.json", "distil run", "distil fun", "about.json: was changed"),
+])  # fmt: skip
+def test_what_was_touched_is_found(kept, capsys, name, before, after, complaint):
+    """Also by whoever writes the list of digests anew."""
+    from distil import kept as module
+
+    edit(kept / name, before, after)
+    assert verify() == 1
+    said = capsys.readouterr().out
+    assert f"{kept / name}: was changed" in said and complaint in said
+    if "was changed" not in complaint:
+        (kept / "files.json").write_text(json.dumps(module.digests(kept)))
+        assert verify() == 1
+        said = capsys.readouterr().out
+        assert "was changed" not in said and complaint in said
+
+
+@pytest.mark.parametrize("name", [
+    "completions/fast.jsonl.gz", "problems.jsonl.gz", "results.csv", "tokens.csv", "accuracy_tokens.png", "asked.json",
+    "claim.json", "greedy/results.md", "04_finetune/meta.json", "01_collect/chains.jsonl.gz", "07_eval/README.md",
+])  # fmt: skip
+def test_what_is_gone_and_what_is_damaged_is_found(kept, capsys, name):
+    data = (kept / name).read_bytes()
+    (kept / name).unlink()
+    assert verify() == 1 and f"{kept / name}: is missing\n" in capsys.readouterr().out
+    (kept / name).write_bytes(data[: len(data) // 2])
+    assert verify() == 1 and f"{kept / name}: was changed\n" in capsys.readouterr().out
+    (kept / name).write_bytes(data)
+    assert verify() == 0
+
+
+def test_what_nobody_kept_is_found(kept, capsys):
+    (kept / "model.safetensors").write_bytes(b"0")
+    assert verify() == 1 and "model.safetensors: nobody kept this" in capsys.readouterr().out
+
+
+def test_where_there_is_none_it_says_where_to_get_it(project, capsys):
+    assert verify() == 2
+    assert "part of the repository, not of the installed package" in capsys.readouterr().err
+
+
+def test_its_folder_is_no_run(project):
+    with pytest.raises(StageError, match="choose another name"):
+        run_folder("reference")
+
+
+@pytest.mark.parametrize(("spoil", "complaint"), [
+    (lambda run: edit(run / "07_eval/held-out/results.csv", "fast,6,0.", "fast,6,0.1"), "results.csv: is not what"),
+    (lambda run: edit(run / "05_prefer/meta.json", '"fast"', '"/home/me/fast"'), "05_prefer/meta.json: holds the path"),
+    (lambda run: (run / "06_reinforce/meta.json").unlink(), "06_reinforce has no meta.json"),
+    (lambda run: shutil.rmtree(run / "07_eval/completions"), "base.jsonl is missing"),
+])  # fmt: skip
+def test_nothing_is_kept_of_a_run_that_does_not_hold(kept, script, capsys, spoil, complaint):
+    before = sha256(kept)
+    spoil(run_folder("r"))
+    assert script.main("r") == 1
+    assert complaint in capsys.readouterr().err
+    assert sha256(kept) == before and sorted(path.name for path in kept.parent.iterdir()) == ["r", "reference"]
+
+
+def test_more_than_may_be_kept_is_refused(finished, script, monkeypatch):
+    monkeypatch.setattr(script, "MOST", 1000)
+    before = sha256(finished / "artifacts/reference")
+    with pytest.raises(StageError, match="that may be kept"):
+        script.keep("r")
+    assert sha256(finished / "artifacts/reference") == before
+
+
+def test_fast_and_slow_must_have_been_measured(home, script):
+    with pytest.raises(StageError, match="has no row slow: nothing can be claimed"):
+        script.keep("r")
