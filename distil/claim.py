@@ -143,12 +143,14 @@ def claim_text(shown: dict) -> str:
 
 def sentences(shown: dict) -> list[str]:
     """The claim in words, as the README has to say it."""
-    fast = shown["against"]["slow"]["fast"]
+    against = shown["against"]
+    fast = against["slow"]["fast"]
     said = [
         f"fast against slow: {fast['tokens_gain']:.1f} times fewer tokens and {fast['seconds_gain']:.1f} times fewer "
-        f"seconds an answer, accuracy {points(fast)} points"
+        f"seconds an answer, accuracy {points(fast)}"
     ]
-    said += [f"{name} minus fast: {points(gap)} points" for name, gap in shown["against"]["fast"].items()]
+    said += [f"fast minus {other}: {points(against[other]['fast'])}" for other in ("base", TEACHER) if other in against]
+    said += [f"{name} minus fast: {points(gap)}" for name, gap in against["fast"].items() if name not in AGAINST]
     whose = {"the same problems": "the teacher's accuracy", "training problems": "the share of right {way} chains"}
     for way, share in shown["recovered"]["fast"].items():
         said.append(f"fast has {share:.0%} of {whose[shown['teacher']['where']].format(way=way)}")
@@ -157,4 +159,4 @@ def sentences(shown: dict) -> list[str]:
 
 def points(gap: dict) -> str:
     gain, low, high = (f"{100 * gap[key]:+.1f}" for key in ("difference", "ci_low", "ci_high"))
-    return f"{gain} ({low} to {high})"
+    return f"{gain} points ({low} to {high})"

@@ -34,6 +34,7 @@ from distil.stage import Lock, run_folder
     (["--set", "suite=aime2024?samples=none"], "n and samples are whole numbers"),
     (["--set", "engine=vllm"], "engine 'vllm': use transformers:75, paged, or a server's URL"),
     (["--set", "engine=https://api.deepseek.com/v1"], "needs a key"),
+    (["--set", "07.students=base,teacher"], "the teacher answers through a server only: serve its"),
     (["--set", "problems=enigma"], "no problem suite 'enigma'"),
     (["--set", "problems=hub:enigma"], "hub:enigma: no ready-made map of that name; there are: gsm8k"),
     (["--set", "problems=starter?against=exam.jsonl"], "no such file"),

@@ -136,6 +136,7 @@ def test_another_suite_is_measured_beside_the_held_out_problems(done, home):
         )
         assert len(rows) == 15
     assert (folder / "harder/pass_at_k.png").stat().st_size > 5000
+    assert verify(home)[0] == 0, "verified is what was measured last"
     table = (folder / "harder/results.md").read_text()
     assert table in harder.stdout and (folder / "results.csv").read_bytes() == before
     back = run(home, "--from", "07")

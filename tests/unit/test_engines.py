@@ -157,6 +157,25 @@ def test_replies_with_reasoning_keep_it_and_stored_ones_have_no_time(tmp_path, p
             assert (row["seconds"] is None) == known
 
 
+def test_the_teacher_is_a_row_that_its_own_server_answers_for(tmp_path, project):
+    from distil import published
+    from distil.stage import Stage
+
+    Stage("r", "01_collect", teacher="qwen-big").finish()
+    folder, weights = published.place("teacher", "base", Stage("r", "07_eval"))
+    assert (folder, weights) == ("", "qwen-big") and published.own("base,teacher,fast") == ["fast"]
+    settings = SETTINGS | {"weights": weights}
+    with serve(lambda body: r"\boxed{1}") as (endpoint, seen):
+        published.check("base,teacher", endpoint)
+        rows = evaluate.answer(PROBLEMS, refuse, tmp_path / "teacher.jsonl", engine=endpoint, **settings)
+        assert {body["model"] for body in seen} == {"teacher"} and len(seen) == 7
+    with serve(lambda body: r"\boxed{2}") as (endpoint, seen):  # the students' server: the teacher's answers are kept
+        assert evaluate.answer(PROBLEMS, refuse, tmp_path / "teacher.jsonl", engine=endpoint, **settings) == rows
+        assert not seen
+    with pytest.raises(StageError, match="the teacher answers through a server only"):
+        published.check("base,teacher", "transformers:8")
+
+
 @pytest.mark.parametrize(("text", "read"), [
     ("transformers", ("transformers", 75)), ("transformers:8", ("transformers", 8)), ("paged", ("paged", 1024)),
     ("http://localhost:8000/v1", ("http://localhost:8000/v1", 64)),

@@ -189,7 +189,7 @@ def test_its_folder_is_no_run(project):
 
 @pytest.mark.parametrize(("spoil", "complaint"), [
     (lambda run: edit(run / "07_eval/held-out/results.csv", "fast,6,0.", "fast,6,0.1"), "results.csv: is not what"),
-    (lambda run: edit(run / "05_prefer/meta.json", '"fast"', '"/home/me/fast"'), "05_prefer/meta.json: holds the path"),
+    (lambda run: edit(run / "05_prefer/meta.json", '"fast"', '"/mnt/me/fast"'), "05_prefer/meta.json: holds the path"),
     (lambda run: (run / "06_reinforce/meta.json").unlink(), "06_reinforce has no meta.json"),
     (lambda run: shutil.rmtree(run / "07_eval/completions"), "base.jsonl is missing"),
 ])  # fmt: skip
