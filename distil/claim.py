@@ -70,7 +70,7 @@ def claim(folder: Path) -> dict:
         "problems": len(right["fast"]),
         "samples": asked["samples"],
         "max_new_tokens": asked["max_new_tokens"],
-        "commits": list(dict.fromkeys(str(row["commit"]) for row in spent)),
+        "commits": list(dict.fromkeys(row["commit"] for row in spent if row["commit"])),
         "against": against,
         "teacher": teacher,
         "recovered": {
@@ -151,9 +151,9 @@ def sentences(shown: dict) -> list[str]:
     ]
     said += [f"fast minus {other}: {points(against[other]['fast'])}" for other in ("base", TEACHER) if other in against]
     said += [f"{name} minus fast: {points(gap)}" for name, gap in against["fast"].items() if name not in AGAINST]
-    whose = {"the same problems": "the teacher's accuracy", "training problems": "the share of right {way} chains"}
     for way, share in shown["recovered"]["fast"].items():
-        said.append(f"fast has {share:.0%} of {whose[shown['teacher']['where']].format(way=way)}")
+        chains = f"share of right {way} chains on training problems"
+        said.append(f"fast has {share:.0%} of the teacher's {chains if TEACHER not in against else 'accuracy'}")
     return [*said, f"the whole took {shown['minutes']:.0f} minutes"]
 
 

@@ -172,6 +172,12 @@ def test_what_is_gone_and_what_is_damaged_is_found(kept, capsys, name):
     assert verify() == 0
 
 
+def test_programs_are_not_taken_on_trust_where_none_can_run(kept, no_sandbox, capsys):
+    edit(kept / "problems.jsonl.gz", '"verifier": "exact"', '"verifier": "code", "tests": ["f(1) == 1"]')
+    edit(kept / "completions/base.jsonl.gz", '"text": "', '"text": "```python\\nf = int\\n```\\n')
+    assert verify() == 1 and "some answers are programs, which cannot be checked here" in capsys.readouterr().out
+
+
 def test_what_nobody_kept_is_found(kept, capsys):
     (kept / "model.safetensors").write_bytes(b"0")
     assert verify() == 1 and "model.safetensors: nobody kept this" in capsys.readouterr().out
