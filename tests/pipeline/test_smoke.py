@@ -72,11 +72,14 @@ def test_counts_in_are_counts_out(done, home):
     assert kept == rows and all(row["reason"] for row in aligned if not row["kept"])
 
 
-def verify(home: Path) -> tuple[int, str]:
+def python(home: Path, *arguments: str) -> tuple[int, str]:
     environment = os.environ | {"DISTIL_HOME": str(home), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "distil", "verify", "--run", "t"]
-    told = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    told = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=120)
     return told.returncode, told.stdout + told.stderr
+
+
+def verify(home: Path) -> tuple[int, str]:
+    return python(home, "-m", "distil", "verify", "--run", "t")
 
 
 def test_what_is_shown_follows_from_what_is_kept(done, home):
@@ -97,6 +100,29 @@ def test_what_is_shown_follows_from_what_is_kept(done, home):
         (folder / name).write_bytes(kept)
         assert code == 1 and complaint in said, said
     assert verify(home)[0] == 0
+
+
+def test_a_run_of_the_notebooks_can_be_kept(done, home):
+    code, said = python(home, str(ROOT / "benchmarks/reference.py"), "t")
+    assert code == 0, said
+    code, said = python(home, "-m", "distil", "verify-reference")
+    assert code == 0 and "every table, figure and claim follows" in said, said
+    kept = home / "artifacts/reference"
+    claimed = json.loads((kept / "claim.json").read_text())
+    assert claimed["problems"] == 8 and claimed["asked_of_teacher"] is None
+    assert claimed["teacher"]["where"] == "training problems"
+    assert 0 < claimed["teacher"]["accuracy"]["fast"] < 1
+    with open(kept / "costs.csv") as handle:
+        costs = {row["stage"]: row for row in csv.DictReader(handle)}
+    assert list(costs) == list(STAGES)
+    trained = [
+        json.loads(file.read_text())["result"]["seconds"] for file in home.glob("artifacts/t/04_finetune/*/sft.json")
+    ]
+    assert float(costs["04_finetune"]["kept_minutes"]) == round(sum(trained) / 60, 2)
+    assert float(costs["04_finetune"]["minutes"]) >= round(meta(home, "04_finetune")["seconds"] / 60, 2)
+    for name in ("04_finetune/slow/log.csv", "06_reinforce/reinforced/rewards.csv", "03_judge/flow.png"):
+        assert (kept / name).read_bytes() == (home / "artifacts/t" / name).read_bytes()
+    assert "distil run --profile smoke --run t" in json.loads((kept / "about.json").read_text())["command"]
 
 
 def test_students_were_trained_and_measured(done, home):
