@@ -2,7 +2,10 @@ import json
 
 import pytest
 
-from distil.problems import SUITES, ProblemError, generate, read_file
+from distil.clean import clean
+from distil.difficulty import pass_rates
+from distil.problems import SUITES, ProblemError, generate, read_file, read_rows
+from distil.verify import is_correct
 
 
 def test_no_question_twice_and_splits_stay_when_sizes_change():
@@ -11,6 +14,54 @@ def test_no_question_twice_and_splits_stay_when_sizes_change():
     by_id = {row["id"]: row["question"] for row in large}
     assert all(by_id[r["id"]] == r["question"] for r in small if r["split"] == "train")
     assert len(SUITES["starter"]) >= 4
+
+
+def test_the_reference_suite_holds_2000_questions():
+    rows = generate("reference", 1500, 500, seed=0)
+    assert len(rows) == 2000 == len({row["question"] for row in rows})
+    assert len([task for task in SUITES["reference"] if task != "programs"]) >= 8
+    kept, removed = clean(rows)
+    assert len([row for row in kept if row["split"] == "test"]) == 500
+    assert len(removed) <= 25, "few training problems look like a test problem"
+    code = [row for row in rows if row["verifier"] == "code"]
+    assert {row["task"] for row in code} == {"programs"} and all(row["tests"] for row in code)
+
+
+NEAR = {"chain_sum": ["{}", "${}$", "{}.0"], "products": ["{}", "{:,}"], "calendar_arithmetic": [r"\text{{{}}}"],
+        "family_relationships": [r"\text{{{}}}", "{}"], "needle_haystack": [r"\text{{{}}}"], "lcm": ["${}$"],
+        "decimal_chain_sum": ["{}0"]}  # fmt: skip
+
+
+@pytest.mark.parametrize("task", [task for task in SUITES["reference"] if task != "programs"])
+def test_the_reference_families_are_read_from_a_box(task):
+    """Right answers as a model would box them pass, and no answer of another problem, nor one with more beside it."""
+    rows = [row for row in generate("reference", 240, 0, seed=3) if row["task"] == task]
+    answers = {row["answer"] for row in rows}
+    assert len(answers) >= 5, "guessing does not help"
+    assert max(sum(row["answer"] == a for row in rows) for a in answers) <= 0.4 * len(rows)
+    for row in rows:
+        assert is_correct(rf"So \boxed{{{row['answer']}}}", row, boxed_only=True)
+        wrong = [a for a in answers if not same(a, row["answer"])]
+        assert not any(is_correct(rf"\boxed{{{a}}}", row) for a in [*wrong, "", "?", f"{row['answer']} or {wrong[0]}"])
+        for form in NEAR.get(task, []):
+            given = form.format(int(row["answer"]) if "," in form else row["answer"])
+            assert is_correct(rf"\boxed{{{given}}}", row, boxed_only=True) or given.endswith(".0"), given
+
+
+def same(a: str, b: str) -> bool:
+    try:
+        return float(a) == float(b)
+    except ValueError:
+        return a == b
+
+
+def test_a_file_of_reference_problems_is_read_as_it_was_made(tmp_path):
+    rows = generate("reference", 24, 12, seed=0)
+    path = write(tmp_path / "mine.jsonl", rows)
+    assert read_rows(path) == rows
+    right = {row["id"]: rf"\boxed{{{row['answer']}}}" for row in rows if row["verifier"] != "code"}
+    asked = [row for row in rows if row["id"] in right]
+    assert set(pass_rates(asked, lambda row: right[row["id"]], 1).values()) == {1.0}
 
 
 def test_unknown_suite():
