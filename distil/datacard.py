@@ -44,9 +44,9 @@ Chains of thought of a larger model, verified, shortened and chosen for one smal
 | set | training rows | validation rows |
 |---|---|---|
 {lines}
-`fast` holds short chains that suit the student, `slow` long ones, `adaptive` long ones where the problem is hard and
-short ones where it is easy. Each row: `instruction`, `output`, `messages` (the same as a chat), `problem_id`,
-`chain_id`, `task`. No row is of a problem that a student was measured on.
+`fast` holds short chains that suit the student, `slow` long ones, `unaligned` short ones that nobody judged, `adaptive`
+long ones where the problem is hard and short ones where it is easy. Each row: `instruction`, `output`, `messages` (the
+same as a chat), `problem_id`, `chain_id`, `task`. No row is of a problem that a student was measured on.
 
 ## How it was made
 

@@ -34,6 +34,8 @@ COLUMNS = (
     "majority_at_k",
 )
 
+TWO = (("fast", "slow"), ("fast", "unaligned"), ("adaptive", "fast"))  # students whose difference answers a question
+
 
 def by_question(rows: Sequence[dict]) -> list[list[dict]]:
     """Answers to each question together, in the order of the questions."""
@@ -141,11 +143,10 @@ def settings(suite: str, source: dict, problem: dict, **asked: object) -> dict:
 
 
 def differences(answers: dict[str, Sequence[dict]], seed: int) -> list[dict]:
-    """{of, to, difference, ci_low, ci_high} of each student to the base, and of fast to slow, where they are."""
+    """{of, to, difference, ci_low, ci_high} of each student to the base, and of those pairs of `TWO` that are there."""
     right = {name: shares(rows) for name, rows in answers.items()}
     pairs = [(name, "base") for name in right if name != "base" and "base" in right]
-    if {"fast", "slow"} <= set(right):
-        pairs.append(("fast", "slow"))
+    pairs += [pair for pair in TWO if set(pair) <= set(right)]
     return [{"of": a, "to": b, **difference(right[a], right[b], seed)} for a, b in pairs]
 
 

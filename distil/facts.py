@@ -15,7 +15,7 @@ from distil.stage import STAGES, Stage, StageError, environment, read_jsonl, roo
 LEVEL = "95%"  # of every interval; the one number of a card that is no measurement
 NUMBER = re.compile(r"[-+]?\d(?:[\d,]*\d)?(?:\.\d+)?(?:e-?\d+)?%?")
 SEPARATORS = re.compile(r"[\s=]+")
-SETS = ("fast", "slow", "adaptive")
+SETS = ("fast", "slow", "unaligned", "adaptive")
 
 
 def write_settings(stage: Stage) -> None:

@@ -176,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """What notebook 04 does for one student, on several GPUs; the notebook then finds it done."""
     parser = argparse.ArgumentParser(prog="accelerate launch -m distil.finetune", description=main.__doc__)
     parser.add_argument("run", help="01 to 03 are done in it")
-    parser.add_argument("set", help="a training set of 03: fast, slow or adaptive")
+    parser.add_argument("set", help="a training set of 03: fast, slow, unaligned or adaptive")
     parser.add_argument("--student", required=True, help="a Hub id or a local folder")
     parser.add_argument("--train-tokens", type=int, required=True)
     parser.add_argument("--learning-rate", type=float, required=True)

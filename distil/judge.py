@@ -172,6 +172,14 @@ def select_fast(kept: Sequence[dict]) -> list[dict]:
     return list(shortest.values())
 
 
+def select_unaligned(chains: Sequence[dict]) -> list[dict]:
+    """For each problem the first of `chains`, whoever it suits: what would be trained on if nobody judged."""
+    first: dict[str, dict] = {}
+    for chain in chains:
+        first.setdefault(chain["problem_id"], chain)
+    return list(first.values())
+
+
 def select_adaptive(chains: Sequence[dict], scores: dict[str, dict], cd_cap: int = 6) -> list[dict]:
     """For each problem the correct chain whose verbosity is nearest its difficulty, if that is within `cd_cap`.
 

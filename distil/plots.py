@@ -13,6 +13,7 @@ COLOURS = {
     "slow": "#D55E00",
     "fast": "#0072B2",
     "short": "#56B4E9",
+    "unaligned": "#56B4E9",
     "adaptive": "#009E73",
     "easy": "#56B4E9",
     "medium": "#009E73",

@@ -6,7 +6,16 @@ from loopback import serve
 from distil import confine
 from distil.chat import Chat, Reply
 from distil.collect import chain_text, collect, make_chain, set_apart, split_chain
-from distil.judge import align, by_llm, parse_rating, parse_verdict, select_adaptive, select_fast, split_by_problem
+from distil.judge import (
+    align,
+    by_llm,
+    parse_rating,
+    parse_verdict,
+    select_adaptive,
+    select_fast,
+    select_unaligned,
+    split_by_problem,
+)
 from distil.prompt import messages
 from distil.rewrite import fault, giveaway_accuracy, rewrite
 
@@ -164,6 +173,11 @@ def test_no_verdict_is_never_a_number(project):
 def test_fast_is_the_shortest_that_suits():
     rows = [{"id": i, "problem_id": p, "n_tokens": n} for i, p, n in (("a", "p", 30), ("b", "p", 9), ("c", "q", 50))]
     assert [row["id"] for row in select_fast(rows)] == ["b", "c"]
+
+
+def test_unaligned_is_the_first_of_each_problem():
+    rows = [{"id": i, "problem_id": p, "n_tokens": n} for i, p, n in (("a", "p", 30), ("c", "q", 50), ("b", "p", 9))]
+    assert [row["id"] for row in select_unaligned(rows)] == ["a", "c"]
 
 
 def test_adaptive_matches_verbosity_to_difficulty():
