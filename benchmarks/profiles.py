@@ -18,10 +18,14 @@ CARDS = {  # GiB of the cards that the profiles are meant for, and how many shar
     "t4": memory.Machine("cuda", "unsloth", 15.0),
     "gpu24": memory.Machine("cuda", "unsloth", 24.0),
     "gpu80": memory.Machine("cuda", "unsloth", 79.6),
+    "gpu80-7b": memory.Machine("cuda", "unsloth", 79.6),
     "paper": memory.Machine("cuda", "trl", 79.6, sharers=8),
 }
 # as the models' own config.json have it; written out so that this runs without the Hub
 SHAPES = {
+    "Qwen/Qwen2.5-Coder-0.5B-Instruct": {"hidden_size": 896, "num_hidden_layers": 24, "intermediate_size": 4864,
+                                         "num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 151936,
+                                         "tie_word_embeddings": True},
     "Qwen/Qwen2.5-1.5B-Instruct": {"hidden_size": 1536, "num_hidden_layers": 28, "intermediate_size": 8960,
                                    "num_attention_heads": 12, "num_key_value_heads": 2, "vocab_size": 151936,
                                    "tie_word_embeddings": True},

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ __all__ = [
     "Store",
     "api_key",
     "check_endpoint",
+    "check_listening",
     "quiet",
     "read_recording",
     "request",
@@ -43,6 +45,7 @@ __all__ = [
     "split_reasoning",
 ]
 
+HERE = {"localhost", "127.0.0.1", "::1"}
 KEY_VARIABLES = ("DISTIL_API_KEY", "OPENAI_API_KEY")
 DEAD_AFTER = 50  # requests in a row that failed for good: the endpoint is down, the rest need not be tried
 
@@ -62,7 +65,7 @@ def api_key(endpoint: str) -> str | None:
     for name in KEY_VARIABLES:
         if os.environ.get(name, "").strip():
             return os.environ[name].strip()
-    return NO_KEY if urlparse(endpoint).hostname in {"localhost", "127.0.0.1", "::1"} else None
+    return NO_KEY if urlparse(endpoint).hostname in HERE else None
 
 
 def check_endpoint(endpoint: str) -> None:
@@ -84,6 +87,20 @@ def check_endpoint(endpoint: str) -> None:
         )
     if api_key(endpoint) is None:
         raise ChatError(f"endpoint {endpoint} needs a key: set the environment variable {' or '.join(KEY_VARIABLES)}")
+
+
+def check_listening(endpoint: str) -> None:
+    """Raise ChatError if `endpoint` is a server on this machine and nobody listens there."""
+    url = urlparse(endpoint)
+    if url.hostname not in HERE:
+        return
+    try:
+        socket.create_connection((url.hostname, url.port or (443 if url.scheme == "https" else 80)), timeout=5).close()
+    except OSError as error:
+        raise ChatError(
+            f"nobody listens at {endpoint} ({error.strerror or error}): start the server there, or name another with "
+            "--set endpoint=URL"
+        ) from None
 
 
 class Chat:

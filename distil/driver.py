@@ -11,11 +11,11 @@ import time
 from pathlib import Path
 
 from distil import __version__, engines, hub, published, report, suites
-from distil.chat import check_endpoint
+from distil.chat import check_endpoint, check_listening
 from distil.parameters import effective, notebook_path, stage_name
 from distil.problems import ProblemError, load
 from distil.profiles import DISK_GB
-from distil.stage import STAGES, Lock, StageError, root, run_folder, sha256, write_text
+from distil.stage import RESPONSES, STAGES, Lock, StageError, root, run_folder, sha256, write_text
 from distil.verify import verifiable
 
 
@@ -101,6 +101,9 @@ def run(profile: str, name: str, first: str, last: str, sets: list[str], force: 
         for stage in stages:
             say(f"{stage}  {json.dumps(values[stage])}")
         return 0
+    if not (run_folder(name) / RESPONSES).exists():  # what is stored needs no server to be used again
+        for stage in stages:
+            check_listening(values[stage].get("endpoint", ""))
     lock = Lock(run_folder(name))
     for stage in stages:  # a notebook that somebody runs by hand holds its own stage's lock
         Lock(run_folder(name) / stage, wait=15).release()

@@ -1,11 +1,13 @@
 """Profiles: what a run changes against the notebooks' own defaults, which are the profile `cpu`.
 
-`all` holds for every stage that has the parameter. Only `smoke` and `cpu` have been run as a whole yet; the others
-are starting points whose minutes and memory are still to be measured.
+`all` holds for every stage that has the parameter. `gpu80` is the reference run, on one GPU of 80 GB beside a server of
+the teacher. Only `smoke` and `cpu` have been run as a whole yet; the others are starting points whose minutes and
+memory are still to be measured.
 """
 
 from __future__ import annotations
 
+TEACHER_HERE = {"teacher": "Qwen2.5-Coder-1.5B-Instruct", "endpoint": "http://127.0.0.1:8000/v1"}
 DEEPSEEK = {"teacher": "deepseek-chat", "endpoint": "https://api.deepseek.com/v1"}
 
 
@@ -49,6 +51,26 @@ PROFILES: dict[str, dict[str, dict]] = {
         "07_eval": {"max_new_tokens": 4096},
     },
     "gpu80": {
+        "all": TEACHER_HERE | pupil("Qwen/Qwen2.5-Coder-0.5B-Instruct"),
+        # cleaning takes about twenty of the problems to learn from, so that a little more are asked for than are wanted
+        "01_collect": {"problems": "reference", "n_train": 1536, "n_test": 500},
+        "04_finetune": {
+            "students": "fast,slow,unaligned,adaptive",
+            "method": "lora",
+            "train_tokens": 300_000,
+            "learning_rate": 2e-4,
+            "max_length": 1024,
+        },
+        "05_prefer": {"max_pairs": 320, "learning_rate": 1e-5},
+        "06_reinforce": {"steps": 150, "group": 8, "learning_rate": 2e-5, "max_completion": 320},
+        "07_eval": {
+            "students": "base,slow,unaligned,fast,adaptive,preferred,reinforced",
+            "suite": "held-out?samples=4",
+            "engine": "transformers:500",  # one batch a sample: a step takes as long whatever the batch
+            "max_new_tokens": 640,
+        },
+    },
+    "gpu80-7b": {
         "all": DEEPSEEK | pupil("Qwen/Qwen2.5-7B-Instruct"),
         "01_collect": {"n_train": 5000, "n_test": 500},
         "04_finetune": {
@@ -75,4 +97,4 @@ PROFILES: dict[str, dict[str, dict]] = {
 }
 
 # free disk a run wants before it starts, in GB: weights, checkpoints, completions
-DISK_GB = {"smoke": 0.5, "cpu": 4, "t4": 20, "gpu24": 60, "gpu80": 60, "paper": 300}
+DISK_GB = {"smoke": 0.5, "cpu": 4, "t4": 20, "gpu24": 60, "gpu80": 10, "gpu80-7b": 60, "paper": 300}

@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 
 from distil import driver
-from distil.stage import StageError, run_folder, write_text
+from distil.stage import RESPONSES, StageError, run_folder, write_text
 from distil.store import Store
 
 LIMIT_MB = 8
@@ -33,7 +33,7 @@ def record(args: argparse.Namespace) -> int:
     )
     if code:
         return code
-    rows = list(Store(run_folder(run) / "responses.jsonl").rows())
+    rows = list(Store(run_folder(run) / RESPONSES).rows())
     folder = Path(str(resources.files("distil"))) / "recorded" / args.name
     folder.mkdir(parents=True, exist_ok=True)
     packed = pack(rows)

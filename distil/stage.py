@@ -26,6 +26,7 @@ STAGES = (
     "07_eval",
 )
 KEPT = "reference"  # the folder beside the runs that is part of the repository
+RESPONSES = "responses.jsonl"  # of a run: every answer of a live endpoint
 RECORDED_PACKAGES = ("torch", "transformers", "trl", "datasets", "peft", "unsloth", "reasoning-gym", "aiohttp")
 LOCK_WAIT_SECONDS = 15  # the kernel of a killed run notices within seconds that its parent is gone
 
@@ -191,7 +192,7 @@ class Stage:
     @property
     def store(self) -> Path:
         """The run's response store, shared by all stages: what one has asked, no other asks again."""
-        return run_folder(self.run) / "responses.jsonl"
+        return run_folder(self.run) / RESPONSES
 
     def input(self, name: str) -> Path:
         """Path of another stage's file or folder, `<stage>/<file>`; its digest goes into meta.json."""

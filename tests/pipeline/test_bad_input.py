@@ -2,11 +2,15 @@
 
 import json
 import shutil
+import socket
 
 import pytest
 
+from distil import chat, engines, facts, suites
 from distil.cli import main
-from distil.stage import Lock, run_folder
+from distil.parameters import effective
+from distil.profiles import DISK_GB, PROFILES
+from distil.stage import RESPONSES, Lock, run_folder, write_text
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
@@ -49,6 +53,35 @@ def test_numbers_as_people_write_them(project, capsys):
     assert main(["run", "--set", "04.learning_rate=1e-4", "--set", "07.max_new_tokens=12", "--dry-run"]) == 0
     lines = {line.split()[0]: json.loads(line.split(maxsplit=1)[1]) for line in capsys.readouterr().out.splitlines()}
     assert lines["04_finetune"]["learning_rate"] == 1e-4 and lines["07_eval"]["max_new_tokens"] == 12
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_profile_gives_parameters_that_can_be_meant(project, monkeypatch, profile):
+    monkeypatch.setenv("DISTIL_API_KEY", "none")
+    values = effective(profile, "r", [])
+    chat.check_endpoint(values["01_collect"]["endpoint"])
+    suites.read(values["07_eval"]["suite"])
+    engines.read(values["07_eval"]["engine"])
+    taught = values["04_finetune"]["students"].split(",")
+    assert set(taught) <= set(facts.SETS)
+    assert set(values["07_eval"]["students"].split(",")) <= {"base", "preferred", "reinforced", *taught}
+    assert profile in DISK_GB
+
+
+def test_a_server_that_is_not_there(project, capsys, monkeypatch):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
+    command = ["run", "--set", f"endpoint={endpoint}"]
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert (
+        f"nobody listens at {endpoint} (Connection refused): start the server there" in said and said.count("\n") == 1
+    )
+    assert not (project / "artifacts").exists() and main([*command, "--dry-run"]) == main(["run", "--dry-run"]) == 0
+    write_text(run_folder("cpu") / RESPONSES, "")  # answers are kept: they may be all that is needed
+    monkeypatch.setattr("distil.driver.execute", lambda *_: False)
+    assert main(command) == 1
 
 
 def test_a_bad_line_of_the_users_file(project, capsys):
