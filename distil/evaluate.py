@@ -128,14 +128,19 @@ def markdown(results: Sequence[dict]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def settings(suite: str, source: dict, problem: dict, **asked: object) -> dict:
-    """What pins a measurement, for `asked.json` beside its answers: the words in which a `problem` like the others is
-    asked, where they come from, the sampling."""
+def settings(suite: str, source: dict, problems: Sequence[dict], **asked: object) -> dict:
+    """What pins a measurement, for `asked.json` beside its answers: the words in which the `problems` are asked, where
+    they come from, the sampling. Where some want a program and some an answer, `prompt` is the first one's, and
+    `prompt_others` that of the others."""
     greedy = not asked["temperature"]
+    kinds: dict[bool, dict] = {}
+    for problem in problems:
+        kinds.setdefault(problem["verifier"] == "code", problem | {"question": "{question}"})
+    words = dict(zip(("prompt", "prompt_others"), map(prompt_of, kinds.values()), strict=False))
     return {
         "suite": suite,
         "source": source,
-        "prompt": prompt_of(problem | {"question": "{question}"}),
+        **words,
         **asked,
         **({"sampling": "greedy"} if greedy else {"top_p": TOP_P, "top_k": "off"}),
         "repetition_penalty": 1.0,

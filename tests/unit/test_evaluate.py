@@ -90,7 +90,10 @@ def test_tables_and_pictures(tmp_path):
 )
 def test_what_was_asked_is_pinned(temperature, said):
     asked = evaluate.settings(
-        "aime2024", {"revision": "c" * 40}, {"verifier": "math"}, temperature=temperature, samples=4, seed=3
+        "aime2024", {"revision": "c" * 40}, [{"verifier": "math"}] * 2, temperature=temperature, samples=4, seed=3
     )
     assert said.items() <= asked.items() and asked["source"]["revision"] == "c" * 40
     assert asked["prompt"][-1]["content"].startswith("{question}") and asked["repetition_penalty"] == 1.0
+    both = evaluate.settings("held-out", {}, [{"verifier": "math"}, {"verifier": "code"}], temperature=temperature)
+    assert both["prompt"] == asked["prompt"] and "```python" in both["prompt_others"][-1]["content"]
+    assert "prompt_others" not in asked
