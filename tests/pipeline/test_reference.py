@@ -1,0 +1,59 @@
+"""The suite of the reference run, answers and programs together, through the stages that ask a teacher."""
+
+import json
+
+import pytest
+from loopback import serve
+
+from distil import confine
+from distil.cli import main
+from distil.problems import generate
+from distil.stage import read_jsonl, run_folder
+
+N_TRAIN, N_TEST = 48, 12
+SETTINGS = {"problems": "reference", "n_train": N_TRAIN, "n_test": N_TEST, "teacher": "t", "student": "tiny-random"}
+
+SHORT = "It is asked for.\n\nIt is 1 at first."
+
+
+def boxed(answer: str) -> str:
+    return f"\\boxed{{{answer}}}"
+
+
+@pytest.mark.skipif(confine.mechanism() is None, reason="no sandbox works here")
+def test_answers_and_programs_are_collected_rewritten_and_judged(project, capsys):
+    rows = generate("reference", N_TRAIN, N_TEST, 0)
+
+    def teacher(body: dict) -> str:
+        first, last = (body["messages"][place]["content"] for place in (0, -1))
+        if first.startswith("You judge"):
+            return "Verdict: medium"
+        if first.startswith("You rate"):
+            return "Verbosity: 3, Difficulty: 4, Correct: 1"
+        problem = next(row for row in rows if row["question"] in last)
+        code = problem["verifier"] == "code"
+        if first.startswith("You make test material"):
+            return f"{SHORT.replace('1', '0')}\n\n{boxed(problem['answer'][::-1] + '0')}"
+        end = f"```python\n{problem['prompt']}{problem['solution']}```" if code else boxed(problem["answer"])
+        if first.startswith("You are a helpful assistant"):  # long2short; of a program its thought only
+            return SHORT if code else f"{SHORT}\n\n{end}"
+        return f"{SHORT}\n\nIt is turned over once more, and looked at from the other side.\n\n{end}"
+
+    with serve(teacher) as (endpoint, _):
+        settings = [f"--set={name}={value}" for name, value in (SETTINGS | {"endpoint": endpoint}).items()]
+        assert main(["run", "--run", "r", "--to", "03", *settings]) == 0, capsys.readouterr().out
+    folder = run_folder("r")
+    chains = read_jsonl(folder / "01_collect/chains.jsonl")
+    assert len(chains) == 4 * len(
+        [r for r in read_jsonl(folder / "01_collect/problems.jsonl") if r["split"] == "train"]
+    )
+    assert all(chain["correct"] for chain in chains)
+    of_task = {row["id"]: row["task"] for row in rows}
+    short = read_jsonl(folder / "02_rewrite/chains.jsonl")
+    assert {of_task[c["problem_id"]] for c in short} == set(of_task.values()) and len(short) == len(chains) // 2
+    assert "programs" not in {of_task[c["problem_id"]] for c in read_jsonl(folder / "02_rewrite/corrupted.jsonl")}
+    first = {c["problem_id"]: c["id"] for c in reversed(chains) if c["style"] == "fast"}
+    taught = [row for part in ("train", "valid") for row in read_jsonl(folder / f"03_judge/{part}/unaligned.jsonl")]
+    assert {row["problem_id"]: row["chain_id"] for row in taught} == first
+    figures = json.loads((folder / "03_judge/meta.json").read_text())["figures"]
+    assert figures["unaligned"] == len(read_jsonl(folder / "03_judge/train/unaligned.jsonl"))
