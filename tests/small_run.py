@@ -45,7 +45,7 @@ def measure(run: str, suite: str, students: str) -> None:
     stage = Stage(run, "07_eval", seed=0, students=students, suite=suite, engine="transformers:8", **settings)
     held_out = stage.read("01_collect/problems.jsonl")
     into, (test, source) = asked.folder, suites.load(asked, held_out, 0)
-    pinned = evaluate.settings(asked.name, source, test[0], seed=0, engine="transformers", **settings)
+    pinned = evaluate.settings(asked.name, source, test, seed=0, engine="transformers", **settings)
     write_text(stage.path(f"{into}asked.json"), json.dumps(pinned, indent=1) + "\n")
     stage.write(f"{into}problems.jsonl", test)
     answers = {}
