@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
 import tempfile
-import time
-from collections.abc import Sequence
 from importlib import util
 from pathlib import Path
 
 from distil.chat import quiet
-from distil.stage import StageError, peak_ram_gb, write_text
+from distil.log import watch, write_log
+from distil.stage import StageError, write_text
 from distil.student import base_of, choose_dtype
 from distil.trouble import explained, last_checkpoint
 from distil.weights import resolve
@@ -204,35 +202,3 @@ def train(trainer, out: Path, request: dict, base: str | None, done: Path) -> li
     if trainer.is_world_process_zero():
         shutil.rmtree(checkpoints, ignore_errors=True)
     return log
-
-
-def watch():
-    """A callback that adds to each row of the log the real tokens a second since the last row, and the peak memory."""
-    import torch
-    from transformers import TrainerCallback
-
-    class Watch(TrainerCallback):
-        def on_train_begin(self, args, state, control, **_):
-            self.at, self.tokens = time.perf_counter(), 0
-
-        def on_log(self, args, state, control, **_):
-            row = state.log_history[-1]
-            if "num_tokens" not in row or "loss" not in row:  # TRL counts them, padding left out
-                return
-            now, tokens = time.perf_counter(), float(row["num_tokens"])
-            gpu = torch.cuda.is_available()
-            row["tokens_per_s"] = round((tokens - self.tokens) / (now - self.at), 1)
-            row["memory_gb"] = round(torch.cuda.max_memory_allocated() / 2**30 if gpu else peak_ram_gb(), 2)
-            self.at, self.tokens = now, tokens
-
-    return Watch()
-
-
-def write_log(log: Sequence[dict], path: Path) -> None:
-    """The trainer's log as CSV, a column a quantity."""
-    columns = sorted({name for row in log for name in row}, key=lambda name: (name != "step", name))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, columns)
-        writer.writeheader()
-        writer.writerows(log)

@@ -1,13 +1,14 @@
 """The student, its training and its measurement, on a tiny random model made on the spot."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from transformers import TrainerCallback
 
-from distil import evaluate, finetune, pairs, prefer, training
+from distil import evaluate, finetune, log, pairs, prefer, training
 from distil.judge import training_row
 from distil.prompt import student_messages
 from distil.stage import StageError, read_csv
@@ -53,14 +54,26 @@ def test_the_student_learns_to_answer_and_to_stop(tiny, tmp_path):
     settings = {"train_tokens": 40_000, "learning_rate": 1e-2, "max_length": 256, "method": "full", "seed": 0}
     result = finetune.sft(rows, rows[:1], tiny, out, **settings)
     assert 40_000 <= result["tokens"] <= 40_256 and result["epochs"] > 10 and result["loss"] < 1
-    log = [row for row in read_csv(out / "log.csv") if row["loss"] is not None]
-    assert all(row["tokens_per_s"] > 0 and row["memory_gb"] > 0 and row["learning_rate"] is not None for row in log)
-    assert log[-1]["num_tokens"] == pytest.approx(result["tokens"], rel=0.05), "padding is not counted"
+    logged = [row for row in read_csv(out / "log.csv") if row["loss"] is not None]
+    assert all(row["tokens_per_s"] > 0 and row["memory_gb"] > 0 and row["learning_rate"] is not None for row in logged)
+    assert logged[-1]["num_tokens"] == pytest.approx(result["tokens"], rel=0.05), "padding is not counted"
     reply = next(generate(load(str(out)), load_tokenizer(str(out)), [student_messages(PROBLEM["question"])], 64, 1))[0]
     assert reply["finish_reason"] == "stop" and reply["text"] == "4 + 5 = 9\n\n\\boxed{9}"
     written = (out / "model.safetensors").stat().st_mtime_ns
     assert finetune.sft(rows, rows[:1], tiny, out, **settings) == result, "finished work is not done again"
     assert (out / "model.safetensors").stat().st_mtime_ns == written
+
+
+def test_tokens_are_counted_where_the_trainer_does_not(tiny, tmp_path):
+    """As with Unsloth, whose rows of the log have no `num_tokens`."""
+    seen, rows = log.watch(), [training_row(CHAIN, PROBLEM)] * 3 + [training_row(CHAIN | {"thought": "4"}, PROBLEM)]
+    settings = {"train_tokens": 1000, "learning_rate": 1e-3, "max_length": 256, "method": "lora", "seed": 0}
+    result = finetune.sft(rows, [], tiny, tmp_path, **settings, callbacks=[seen])
+    assert sum(seen.batches) == result["tokens"] == read_csv(tmp_path / "log.csv")[-2]["num_tokens"]
+    state = SimpleNamespace(global_step=2, log_history=[{"loss": 1.0}])
+    seen.tokens, seen.at = 0.0, seen.at - 1000
+    seen.on_log(SimpleNamespace(gradient_accumulation_steps=1), state, None)
+    assert state.log_history[0]["tokens_per_s"] == pytest.approx(sum(seen.batches[:2]) / 1000, abs=0.1)
 
 
 def test_an_adapter_names_its_base_and_loads(tiny, tmp_path):
