@@ -137,3 +137,39 @@ def test_the_sandbox_is_the_measured_one():
         assert f"all {row['humaneval_solutions_passed']} solutions of HumanEval" in flat(README)
     speeds = f"{first['verdicts_per_s']} verdicts a second (sandlock {second['verdicts_per_s']})"
     assert speeds in flat(README)
+
+
+def test_what_is_said_of_reinforcement_is_measured():
+    measured = json.loads((RESULTS / "reinforce.json").read_text())
+    gained = {row["name"]: points(row) for row in measured["minus_sft"]}
+    for row in measured["rows"]:
+        accuracy, low, high = (f"{100 * share:.1f}%" for share in (row["accuracy"], *row["ci"]))
+        line = f"| {row['name']} | {accuracy} ({low} to {high}) | {gained.get(row['name'], '')} |"
+        assert f"{line} {row['tokens_per_answer']:.1f} |" in README, row["name"]
+    runs = [row["grpo"] for row in measured["rows"] if row["grpo"]]
+    speeds, minutes = (" and ".join(form(run) for run in runs) for form in (
+        lambda run: f"{run['tokens_per_s']:,}", lambda run: f"{run['seconds'] / 60:.1f}"))  # fmt: skip
+    said = f"wrote {runs[0]['completions']:,} attempts through vLLM in its own process, at {speeds} tokens a second"
+    assert said in flat(README) and f"and took {minutes} minutes" in flat(README)
+    assert all(run["engine"] == "vllm" and run["completions"] == runs[0]["completions"] for run in runs)
+    notebook = flat((ROOT / "notebooks" / "06_reinforce.ipynb").read_text())
+    assert all(gain.replace(" (", " points (") in notebook for gain in gained.values())
+
+
+def test_what_is_said_of_the_reward_model_is_measured():
+    measured = json.loads((RESULTS / "reward.json").read_text())
+    for head in ("rv", "cd", "correct"):
+        ours, length = (next(row for row in measured["rows"] if (row["head"], row["predictor"]) == (head, predictor))
+                        for predictor in ("model", "length_only"))  # fmt: skip
+        figures = (ours["spearman"], length["spearman"], ours["mae"], length["mae"])
+        assert f"| {head} | " + " | ".join(f"{figure:.2f}" for figure in figures) + " |" in README
+    assert f"{measured['chains']:,} chains" in README and measured["splits"] == 5
+    assert measured["grades_given"]["rv"] == [1, 3] and measured["grades_given"]["cd"] == [1, 2, 4, 6]
+
+
+def test_what_is_said_of_the_harness_is_measured():
+    for row in json.loads((RESULTS / "harness.json").read_text())["rows"]:
+        low, high = row["ci"]
+        said = f"{row['model'].partition('/')[2]} {row['ours']}% ({low} to {high}; published {row['published']})"
+        assert said in flat(README), said
+        assert low <= row["published"] <= high
