@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from distil.answers import answer
@@ -102,6 +102,23 @@ def summarise(student: str, rows: Sequence[dict], seed: int = 0) -> dict:
         *at_k(rows, samples, seed),
     )
     return {name: round(v, 4) if isinstance(v, float) else v for name, v in zip(COLUMNS, values, strict=True)}
+
+
+def by_difficulty(
+    answers: Mapping[str, Sequence[dict]], problems: Sequence[dict]
+) -> dict[str, list[tuple[float, float]]]:
+    """For each student a point a family of problems, the easiest first: (wrong answers of all students in percent, its
+    own mean tokens an answer). Whoever thinks as long as a problem needs has a line that rises."""
+    import numpy as np
+
+    task = {problem["id"]: problem["task"] for problem in problems}
+
+    def mean(names: Iterable[str], key: str, family: str) -> float:
+        return float(np.mean([row[key] for name in names for row in answers[name] if task[row["id"]] == family]))
+
+    hardness = {family: 100 * (1 - mean(answers, "correct", family)) for family in dict.fromkeys(task.values())}
+    order = sorted(hardness, key=hardness.__getitem__)
+    return {name: [(hardness[family], mean([name], "n_tokens", family)) for family in order] for name in answers}
 
 
 def write_results(results: Sequence[dict], path: Path) -> None:

@@ -83,6 +83,12 @@ def answer_tokens(answers: Mapping[str, Sequence[dict]], path: Path) -> None:
     token_histogram(shown, "answers of the students", path)
 
 
+def difficulty(series: Mapping[str, Sequence[tuple[float, float]]], path: Path) -> None:
+    """Tokens against difficulty, as `evaluate.by_difficulty` gives them."""
+    title = "Tokens against difficulty: a point is a family of problems"
+    curves(series, title, "wrong answers of all students, %", "mean tokens an answer", path)
+
+
 def flow(aligned: Sequence[dict], path: Path) -> None:
     """Where chains went, by their first verdict: kept at once, kept after improvement, or rejected."""
     ends = ("kept at once", "kept after improvement", "not kept")

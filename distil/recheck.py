@@ -14,7 +14,7 @@ from distil import evaluate, plots, report
 from distil.answers import judged, key_of
 from distil.stage import StageError, read_jsonl, run_folder, write_jsonl
 
-FIGURES = ("accuracy_tokens", "tokens", "pass_at_k")
+FIGURES = ("accuracy_tokens", "tokens", "difficulty", "pass_at_k")
 
 
 def recheck(folder: Path, students: Sequence[str]) -> list[str]:
@@ -36,7 +36,7 @@ def recheck(folder: Path, students: Sequence[str]) -> list[str]:
                 wrong.append(f"{file}: the answer to {row['id']} was stored as {kept}, and is {verdict}")
             row["answer"], row["correct"] = verdict
     with tempfile.TemporaryDirectory() as scratch:
-        work_out(answers, seed, samples, Path(scratch))
+        work_out(answers, problems, seed, samples, Path(scratch))
         for again in sorted(path for path in Path(scratch).iterdir() if path.suffix not in (".png", ".svg")):
             file = folder / again.name
             if not file.exists():
@@ -111,13 +111,14 @@ def stored(file: Path, problems: Sequence[dict], samples: int) -> list[dict]:
     return [found[key] for key in wanted]
 
 
-def work_out(answers: dict[str, list[dict]], seed: int, samples: int, out: Path) -> None:
+def work_out(answers: dict[str, list[dict]], problems: list[dict], seed: int, samples: int, out: Path) -> None:
     """The tables and figures that 07 makes of answers."""
     results = [evaluate.summarise(name, rows, seed) for name, rows in answers.items()]
     evaluate.write_results(results, out / "results.csv")
     write_jsonl(out / "differences.jsonl", evaluate.differences(answers, seed))
     plots.accuracy_tokens(results, out / "accuracy_tokens")
     plots.answer_tokens(answers, out / "tokens")
+    plots.difficulty(evaluate.by_difficulty(answers, problems), out / "difficulty")
     if samples > 1:
         plots.pass_at_k({name: evaluate.curve(rows, seed) for name, rows in answers.items()}, out / "pass_at_k")
 

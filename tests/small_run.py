@@ -54,7 +54,7 @@ def measure(run: str, suite: str, students: str) -> None:
         answers[name] = [answer(p, k, rng.random() < share, rng) for p in test for k in range(asked.samples)]
         stage.write(f"{into}completions/{name}.jsonl", answers[name])
     recheck.headless()
-    recheck.work_out(answers, 0, asked.samples, stage.folder / into)
+    recheck.work_out(answers, test, 0, asked.samples, stage.folder / into)
     for file in sorted(path for path in (stage.folder / into).iterdir() if path.is_file()):
         if file.name not in (".lock", "settings.json"):
             stage.path(f"{into}{file.name}")

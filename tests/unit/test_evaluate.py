@@ -97,3 +97,11 @@ def test_what_was_asked_is_pinned(temperature, said):
     both = evaluate.settings("held-out", {}, [{"verifier": "math"}, {"verifier": "code"}], temperature=temperature)
     assert both["prompt"] == asked["prompt"] and "```python" in both["prompt_others"][-1]["content"]
     assert "prompt_others" not in asked
+
+
+def test_tokens_against_difficulty_by_hand():
+    problems = [{"id": "a", "task": "sums"}, {"id": "b", "task": "sums"}, {"id": "c", "task": "proofs"}]
+    one = [{"id": i, "correct": c, "n_tokens": n} for i, c, n in (("a", True, 10), ("b", True, 20), ("c", False, 90))]
+    two = [{"id": i, "correct": c, "n_tokens": n} for i, c, n in (("a", False, 5), ("b", True, 5), ("c", True, 5))]
+    found = evaluate.by_difficulty({"adapts": one, "does not": two}, problems)
+    assert found == {"adapts": [(25.0, 15.0), (50.0, 90.0)], "does not": [(25.0, 5.0), (50.0, 5.0)]}
