@@ -22,7 +22,7 @@ from distil.stage import append_jsonl, commit, environment, read_jsonl, run_fold
 from distil.student import load, load_tokenizer
 
 STUDENTS, SUITES = ("slow", "fast", "adaptive"), ("easy", "harder")
-SFT = {"learning_rate": 2e-4, "max_length": 1024, "method": "lora"}
+SFT = {"max_length": 1024, "method": "lora"}
 ANSWERS = {"max_new_tokens": 640, "batch_size": 100}
 
 
@@ -31,7 +31,7 @@ def both_suites(run: str, n: int) -> dict[str, list[dict]]:
     return dict(zip(SUITES, (easy, suites.load(suites.read(f"harder?n={n}"), [], seed=0)[0]), strict=True))
 
 
-def measure(run: str, student: str, seed: int, tokens: int, n: int) -> None:
+def measure(run: str, student: str, seed: int, n: int, **budget: float) -> None:
     folder, judged = run_folder(run) / "adaptive", run_folder(run) / "03_judge"
     kept, asked = folder / "rows.jsonl", both_suites(run, n)
     import torch  # noqa: F401  environment() names the GPU only then
@@ -41,7 +41,7 @@ def measure(run: str, student: str, seed: int, tokens: int, n: int) -> None:
             continue
         out = folder / f"{seed}-{name}"
         taught = finetune.sft(read_jsonl(judged / f"train/{name}.jsonl"), read_jsonl(judged / f"valid/{name}.jsonl"),
-                              student, out, seed=seed, train_tokens=tokens, **SFT)  # fmt: skip
+                              student, out, seed=seed, **budget, **SFT)  # fmt: skip
         rows = []
         for suite, problems in asked.items():
             found = answers.answer(problems, lambda out=out: (load(str(out)), load_tokenizer(str(out))),
@@ -53,7 +53,7 @@ def measure(run: str, student: str, seed: int, tokens: int, n: int) -> None:
                          "train_tokens": taught["tokens"], "commit": commit()})  # fmt: skip
             print(name, seed, suite, row["accuracy"], row["tokens_per_answer"], flush=True)
         append_jsonl(kept, rows)
-        write_text(folder / "machine.json", json.dumps({"student": student} | environment()))
+        write_text(folder / "machine.json", json.dumps({"student": student, **budget} | environment()))
 
 
 def mean(values: list[float]) -> float:
@@ -97,13 +97,14 @@ def main() -> None:
     parser.add_argument("student", nargs="?")
     parser.add_argument("seed", nargs="?", type=int)
     parser.add_argument("--tokens", type=int, default=120_000)
+    parser.add_argument("--learning-rate", type=float, default=2e-4)
     parser.add_argument("--n", type=int, default=300)
     parser.add_argument("--collect", action="store_true")
     args = parser.parse_args()
     if args.collect:
         collect(args.run)
     else:
-        measure(args.run, args.student, args.seed, args.tokens, args.n)
+        measure(args.run, args.student, args.seed, args.n, train_tokens=args.tokens, learning_rate=args.learning_rate)
 
 
 if __name__ == "__main__":
