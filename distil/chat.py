@@ -85,6 +85,10 @@ def check_endpoint(endpoint: str) -> None:
             f"the endpoint's address at {url.hostname} carries a user, a key or a query, and would be written into "
             f"meta.json: give it without, and the key in the environment variable {KEY_VARIABLES[0]}"
         )
+    try:
+        int(url.port or 0)
+    except ValueError:
+        raise ChatError(f"endpoint {endpoint}: the port is a number from 1 to 65535") from None
     if api_key(endpoint) is None:
         raise ChatError(f"endpoint {endpoint} needs a key: set the environment variable {' or '.join(KEY_VARIABLES)}")
 

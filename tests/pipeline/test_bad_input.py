@@ -38,6 +38,8 @@ from distil.stage import RESPONSES, Lock, run_folder, write_text
     (["--set", "suite=aime2024?samples=none"], "n and samples are whole numbers"),
     (["--set", "engine=vllm"], "engine 'vllm': use transformers:75, paged, or a server's URL"),
     (["--set", "engine=https://api.deepseek.com/v1"], "needs a key"),
+    (["--set", "endpoint=http://localhost:99999/v1"], "v1: the port is a number from 1 to 65535"),
+    (["--set", "engine=http://localhost:port/v1"], "v1: the port is a number from 1 to 65535"),
     (["--set", "07.students=base,teacher"], "the teacher answers through a server only: serve its"),
     (["--set", "problems=enigma"], "no problem suite 'enigma'"),
     (["--set", "problems=hub:enigma"], "hub:enigma: no ready-made map of that name; there are: gsm8k"),
