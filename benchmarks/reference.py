@@ -14,8 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from distil import claim, facts, kept, leaks, recheck
-from distil.stage import KEPT, STAGES, StageError, root, run_folder, write_jsonl, write_text
+from distil import claim, driver, facts, kept, leaks, recheck
+from distil.stage import KEPT, RESPONSES, STAGES, StageError, root, run_folder, write_jsonl, write_text
 from distil.store import USAGE
 
 MOST = 15_000_000  # bytes of all files together
@@ -29,7 +29,10 @@ def keep(run: str) -> Path:
     """The folder of the kept run, replaced whole. Raises StageError, and leaves the old one, if anything is wrong."""
     finished = run_folder(run)
     if unfinished := [stage for stage in STAGES if not (finished / stage / "meta.json").exists()]:
-        raise StageError(f"run {run!r} is not finished: {', '.join(unfinished)} has no meta.json")
+        raise StageError(
+            f"run {run!r} is not finished: {', '.join(unfinished)} has no meta.json; go on with it by "
+            f"`distil run --run {run}`"
+        )
     place = root() / "artifacts" / KEPT
     with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
         new = Path(scratch) / KEPT
@@ -39,7 +42,7 @@ def keep(run: str) -> Path:
             copy_stage(finished / stage, new / stage)
         chains = recheck.rows(finished / "01_collect" / "chains.jsonl")
         write_jsonl(new / "01_collect" / "chains.jsonl", [{key: row[key] for key in OF_A_CHAIN} for row in chains])
-        about = {"command": command(run), "asked_of_teacher": asked_of_teacher(finished / "responses.jsonl")}
+        about = {"command": command(run), "asked_of_teacher": asked_of_teacher(finished / RESPONSES)}
         write_text(new / "about.json", json.dumps(about, indent=1) + "\n")
         write_text(new / "costs.csv", claim.costs_text(claim.costs(new)))
         write_text(new / "claim.json", claim.claim_text(claim.claim(new)))
@@ -102,8 +105,7 @@ def copy_stage(source: Path, to: Path) -> None:
 
 def command(run: str) -> str:
     """The `distil run` command that makes the run again, as the card has it."""
-    state = root() / "papermill_runs" / run / "run.json"
-    profile = recheck.content(state).get("profile", "cpu") if state.exists() else "cpu"
+    profile = driver.read_state(run).get("profile", "cpu")
     metas = {f"{stage}/meta.json": recheck.content(run_folder(run) / stage / "meta.json") for stage in STAGES}
     return facts.command(metas | {"run.json": {"profile": profile}})
 

@@ -30,7 +30,9 @@ def measurements(folder: Path) -> list[Path]:
 def students(folder: Path) -> list[str]:
     """The students of a measurement, in the order of its table. Raises StageError if there is no table."""
     if not (folder / "results.csv").exists():
-        raise StageError(f"{folder / 'results.csv'} is missing: nothing says who was measured")
+        raise StageError(
+            f"{folder / 'results.csv'} is missing, and says who was measured: run 07_eval again, or fetch the file anew"
+        )
     return [str(row["student"]) for row in table(folder / "results.csv")]
 
 
@@ -51,7 +53,10 @@ def claim(folder: Path) -> dict:
     asked, given = recheck.content(folder / "asked.json"), answers(folder)
     results = table(folder / "results.csv")
     if missing := {"fast", "slow"} - set(given):
-        raise StageError(f"{folder / 'results.csv'} has no row {' and '.join(sorted(missing))}: nothing can be claimed")
+        raise StageError(
+            f"{folder / 'results.csv'} has no row {' and '.join(sorted(missing))}: nothing can be claimed; measure "
+            "both in 07 (students=...)"
+        )
     right = {name: shares(rows) for name, rows in given.items()}
     against = {}
     for other in AGAINST:

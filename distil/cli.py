@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("verify", help="work out a run's tables and figures anew from the answers it kept")
     command.add_argument("--run", default="cpu")
 
-    command = commands.add_parser("verify-reference", help="the same of the run that the repository keeps")
+    command = commands.add_parser("verify-reference", help="the same for the run kept in the repository")
     command.add_argument("folder", nargs="?", help="where it lies (default: artifacts/reference of this project)")
 
     commands.add_parser("doctor", help="what this machine has: GPU, dtype, disk, keys, versions")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,7 +64,8 @@ def verify(where: str | None) -> int:
     wrong = [*changed(folder), *worked_out(folder)]
     if wrong:
         print("\n".join(wrong))
+        print("what to do: fetch the folder anew (in a clone: git restore); if that mends nothing, report these lines")
         return 1
     print(f"{folder}: every table, figure and claim follows from the answers kept")
-    print("\n".join(claim.sentences(json.loads((folder / "claim.json").read_text()))))
+    print("\n".join(claim.sentences(recheck.content(folder / "claim.json"))))
     return 0

@@ -97,7 +97,7 @@ def content(file: Path) -> dict:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise StageError(f"{file} is missing: run 07_eval, or fetch it anew") from None
+        raise StageError(f"{file} is missing: run its stage again, or fetch the file anew") from None
     except ValueError as error:
         raise StageError(f"{file} is damaged ({error}): fetch it anew") from None
 
@@ -107,7 +107,10 @@ def stored(file: Path, problems: Sequence[dict], samples: int) -> list[dict]:
     found = {key_of(row): row for row in rows(file)}
     wanted = [(problem["id"], sample) for problem in problems for sample in range(samples)]
     if missing := [key for key in wanted if key not in found]:
-        raise StageError(f"{file}: {len(missing)} answers are missing, the first to {missing[0][0]}")
+        raise StageError(
+            f"{file}: {len(missing)} answers are missing, the first to {missing[0][0]}: run 07_eval again, or fetch "
+            "the file anew"
+        )
     return [found[key] for key in wanted]
 
 
