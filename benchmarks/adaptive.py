@@ -103,6 +103,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.collect:
         collect(args.run)
+    elif args.seed is None:
+        parser.error("name STUDENT and SEED, or give --collect")
     else:
         measure(args.run, args.student, args.seed, args.n, train_tokens=args.tokens, learning_rate=args.learning_rate)
 

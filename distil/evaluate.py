@@ -34,7 +34,7 @@ COLUMNS = (
     "majority_at_k",
 )
 
-TWO = (("fast", "slow"), ("fast", "unaligned"), ("adaptive", "fast"))  # students whose difference answers a question
+COMPARED = (("fast", "slow"), ("fast", "unaligned"), ("adaptive", "fast"))  # beside each student and the base
 
 
 def by_question(rows: Sequence[dict]) -> list[list[dict]]:
@@ -165,10 +165,10 @@ def settings(suite: str, source: dict, problems: Sequence[dict], **asked: object
 
 
 def differences(answers: dict[str, Sequence[dict]], seed: int) -> list[dict]:
-    """{of, to, difference, ci_low, ci_high} of each student to the base, and of those pairs of `TWO` that are there."""
+    """{of, to, difference, ci_low, ci_high} of each student to the base, and of the pairs `COMPARED` that are there."""
     right = {name: shares(rows) for name, rows in answers.items()}
     pairs = [(name, "base") for name in right if name != "base" and "base" in right]
-    pairs += [pair for pair in TWO if set(pair) <= set(right)]
+    pairs += [pair for pair in COMPARED if set(pair) <= set(right)]
     return [{"of": a, "to": b, **difference(right[a], right[b], seed)} for a, b in pairs]
 
 

@@ -28,7 +28,7 @@ SUITES: dict[str, dict[str, dict]] = {
         "needle_haystack": {"min_num_statements": 8, "max_num_statements": 20},
     },
     # For a student of 0.5B and a teacher of 1.5B. Every scorer is exact and takes what a model would put into a box.
-    # Left out therefore: fraction_simplification, which reads \\frac{1}{2} and not what follows it; time_intervals,
+    # Left out therefore: fraction_simplification, which reads \frac{1}{2} and not what follows it; time_intervals,
     # which forgives a minute in a day; gcd and the yes-or-no families, where one answer is right more often than not;
     # families that ask for lists; words and texts whose source is not said.
     "reference": {

@@ -179,16 +179,16 @@ def grpo(
     rows = [{"prompt": prompt_of(p), "problem": json.dumps(p)} for p in usable]
     attempts = problems_a_step() * group
     longest = max(len(encode_prompt(tokenizer, row["prompt"])) for row in rows) + max_completion
-    writer, share = {}, 0.0
+    vllm, share = {}, 0.0
     if engine() == "vllm":
         share = writers_share(student)
-        writer = {"use_vllm": True, "vllm_mode": "colocate", "vllm_gpu_memory_utilization": share,
-                  "vllm_max_model_length": longest}  # fmt: skip
+        vllm = {"use_vllm": True, "vllm_mode": "colocate", "vllm_gpu_memory_utilization": share,
+                "vllm_max_model_length": longest}  # fmt: skip
     planned = planned_for(student, attempts, longest, share)
     config = GRPOConfig(
         **trainer_arguments(out, steps, learning_rate, seed)
         | {"logging_steps": 1, "gradient_checkpointing": planned.checkpointing},
-        **writer,
+        **vllm,
         max_steps=steps,
         per_device_train_batch_size=planned.at_once,
         gradient_accumulation_steps=attempts // planned.at_once,
