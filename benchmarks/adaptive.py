@@ -3,9 +3,10 @@
     python benchmarks/adaptive.py RUN STUDENT SEED   train and measure, one seed
     python benchmarks/adaptive.py RUN --collect      all seeds into results/adaptive.json and its picture
 
-RUN has been through 01 to 03. The students learn from its sets for equal tokens, `--tokens` of them. The easy suite is
-RUN's own held-out problems, the harder one the same families beyond the sizes that RUN trains on, `--n` problems each.
-Rows are kept in artifacts/RUN/adaptive/rows.jsonl as they come: killed or not, nothing is measured twice.
+RUN has been through 01 to 03. The students learn from its sets for equal tokens, `--tokens` of them, at
+`--learning-rate`. The easy suite is RUN's own held-out problems, the harder one the same families beyond the sizes that
+RUN trains on, `--n` problems each. Rows are kept in artifacts/RUN/adaptive/rows.jsonl as they come: killed or not,
+nothing is measured twice; delete the folder before other options are tried.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def collect(run: str) -> None:
     title, wrong = "Tokens against difficulty: a point is a family of a suite", "wrong answers of all students, %"
     plots.curves(series, title, wrong, "mean tokens an answer", results / "adaptive")
     about = {
-        "command": "python benchmarks/adaptive.py RUN STUDENT SEED [--tokens] [--n]",
+        "command": "python benchmarks/adaptive.py RUN STUDENT SEED [--tokens] [--learning-rate] [--n]",
         "sft": SFT,
         "answers": ANSWERS,
     }
