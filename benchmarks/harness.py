@@ -88,6 +88,7 @@ def check(args: argparse.Namespace) -> None:
         "ours": round(100 * sum(passed) / len(passed), 1),
         "ci": [round(100 * end, 1) for end in interval(passed)],
         "published": published,
+        "weights": args.weights,
         "n": len(passed),
         "begun": asked["begun"],
         "cut_off": sum(row["finish_reason"] == "length" for row in rows),
@@ -116,6 +117,7 @@ def main() -> None:
     asking.set_defaults(step=ask)
     checking = steps.add_parser("check", help="run the answers in the sandbox")
     checking.add_argument("--results", type=Path, default=RESULTS)
+    checking.add_argument("--weights", help="how the served weights were stored, for the results")
     checking.set_defaults(step=check)
     for step in (asking, checking):
         step.add_argument("answers", type=Path, help="the file of answers")

@@ -15,7 +15,7 @@ import random
 import shutil
 import sys
 
-from held_out import N_TEST, keep, measured, problems_of
+from held_out import N_TEST, gains, keep, measured, problems_of
 from reward import judged_rows
 
 from distil import finetune, judge, reinforce, reward_model, rewards
@@ -72,10 +72,13 @@ def measure(run: str, student: str, seed: int, names: list[str]) -> None:
 
 
 def collect(run: str) -> None:
-    """All rows, and for each variant its gain over SFT: mean over the seeds, bootstrap over the questions."""
+    """All rows, and for each variant its gain over SFT: mean over the seeds, bootstrap over the questions; and what the
+    whole reward gains over correctness alone."""
+    folder = run_folder(run) / "reinforce"
+    pair = [row for row in read_jsonl(folder / "rows.jsonl") if row["name"] in ("full", "correctness")]
     about = {"command": "python benchmarks/reinforce.py RUN STUDENT SEED", "n_test": N_TEST, "sft": SFT, "grpo": GRPO,
-             "rewards": rewards.REWARDS}  # fmt: skip
-    keep(run_folder(run) / "reinforce", list(VARIANTS), "sft", about)
+             "rewards": rewards.REWARDS, "minus_correctness": gains(folder, pair, "correctness")}  # fmt: skip
+    keep(folder, list(VARIANTS), "sft", about)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ STRINGS = (
     Kind(
         "shift_letters", "text: str", "str",
         "Replace every letter of text by the one {n} places after it in the alphabet, going on from 'a' after 'z'. "
-        "All letters are small ones. Other characters stay as they are.",
+        "All letters are lowercase. Other characters stay as they are.",
         ["shifted = ''",
          "for c in text:",
          "    shifted += chr((ord(c) - ord('a') + {n}) % 26 + ord('a')) if c.isalpha() else c",
@@ -80,7 +80,7 @@ STRINGS = (
 LISTS = (
     Kind(
         "sum_multiples", "numbers: list[int]", "int",
-        "Return the sum of those numbers that are greater than {least} and can be divided by {n} without a rest.",
+        "Return the sum of those numbers that are greater than {least} and can be divided by {n} without a remainder.",
         ["return sum(x for x in numbers if x > {least} and x % {n} == 0)"],
         {"n": range(2, 7), "least": [0, 12, 24, 36]}, ["ints"],
     ),

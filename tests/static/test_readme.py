@@ -152,6 +152,8 @@ def test_what_is_said_of_reinforcement_is_measured():
     said = f"wrote {runs[0]['completions']:,} attempts through vLLM in its own process, at {speeds} tokens a second"
     assert said in flat(README) and f"and took {minutes} minutes" in flat(README)
     assert all(run["engine"] == "vllm" and run["completions"] == runs[0]["completions"] for run in runs)
+    (more,) = measured["minus_correctness"]
+    assert f"against correctness alone that is {points(more)} points" in flat(README)
     notebook = flat((ROOT / "notebooks" / "06_reinforce.ipynb").read_text())
     assert all(gain.replace(" (", " points (") in notebook for gain in gained.values())
 
@@ -173,3 +175,4 @@ def test_what_is_said_of_the_harness_is_measured():
         said = f"{row['model'].partition('/')[2]} {row['ours']}% ({low} to {high}; published {row['published']})"
         assert said in flat(README), said
         assert low <= row["published"] <= high
+        assert row["weights"].startswith("4 bits") and "with weights of four bits" in flat(README)
