@@ -89,6 +89,11 @@ def collect(run: str) -> None:
         "answers": ANSWERS,
     }
     about |= json.loads((folder / "machine.json").read_text())
+    judged = run_folder(run) / "03_judge" / "train"
+    fast, adaptive = ({row["problem_id"]: row["output"] for row in read_jsonl(judged / f"{name}.jsonl")}
+                      for name in ("fast", "adaptive"))  # fmt: skip
+    shared = fast.keys() & adaptive.keys()
+    about |= {"problems_of_both_sets": len(shared), "with_the_same_chain": sum(fast[i] == adaptive[i] for i in shared)}
     write_text(results / "adaptive.json", json.dumps(about | {"rows": rows, "ratios": ratios}, indent=1) + "\n")
 
 

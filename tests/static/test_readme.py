@@ -176,3 +176,19 @@ def test_what_is_said_of_the_harness_is_measured():
         assert said in flat(README), said
         assert low <= row["published"] <= high
         assert row["weights"].startswith("4 bits") and "with weights of four bits" in flat(README)
+
+
+def test_what_is_said_of_adaptive_students_is_measured():
+    measured = json.loads((RESULTS / "adaptive.json").read_text())
+    ratios = {row["name"]: row["harder_over_easy"] for row in measured["ratios"]}
+    for name, ratio in ratios.items():
+        cells = []
+        for suite in ("easy", "harder"):
+            (row,) = (row for row in measured["rows"] if (row["name"], row["suite"]) == (name, suite))
+            accuracy, low, high = (f"{100 * share:.1f}%" for share in (row["accuracy"], *row["ci"]))
+            cells.append(f"{accuracy} ({low} to {high}) | {row['tokens_per_answer']:.0f}")
+        assert f"| {name} | {cells[0]} | {cells[1]} | {ratio:.2f} |" in README, name
+    same = (
+        f"of the {measured['problems_of_both_sets']} problems in both, {measured['with_the_same_chain']} have the same"
+    )
+    assert same in flat(README) and f"{measured['train_tokens']:,} training tokens a set" in README
