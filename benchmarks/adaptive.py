@@ -72,17 +72,12 @@ def collect(run: str) -> None:
     tokens = {(name, suite): over_seeds(name, suite, "tokens_per_answer") for name in STUDENTS for suite in SUITES}
     ratios = [{"name": name, "harder_over_easy": round(tokens[name, "harder"] / tokens[name, "easy"], 3)}
               for name in STUDENTS]  # fmt: skip
-    cells = sorted({(row["suite"], family) for row in rows for family in row["families"]})
-
-    def in_cell(name: str | None, cell: tuple[str, str], key: str) -> float:
-        return mean([row["families"][cell[1]][key] for row in rows
-                     if row["suite"] == cell[0] and row["name"] in ((name,) if name else STUDENTS)])  # fmt: skip
-
-    hardness = {cell: 100 * (1 - in_cell(None, cell, "accuracy")) for cell in cells}
-    series = {name: sorted((hardness[cell], in_cell(name, cell, "tokens_per_answer")) for cell in cells)
-              for name in STUDENTS}  # fmt: skip
-    title, wrong = "Tokens against difficulty: a point is a family of a suite", "wrong answers of all students, %"
-    plots.curves(series, title, wrong, "mean tokens an answer", results / "adaptive")
+    answers: dict[str, list[dict]] = {name: [] for name in STUDENTS}
+    for row in rows:
+        found = read_jsonl(folder / f"{row['seed']}-{row['name']}-{row['suite']}.jsonl")
+        answers[row["name"]] += [answer | {"id": f"{row['suite']} {answer['id']}"} for answer in found]
+    problems = [{"id": answer["id"], "task": answer["id"].split("-")[0]} for answer in answers[STUDENTS[0]]]
+    plots.difficulty(evaluate.by_difficulty(answers, problems), results / "adaptive")
     about = {
         "command": "python benchmarks/adaptive.py RUN STUDENT SEED [--tokens] [--learning-rate] [--n]",
         "sft": SFT,

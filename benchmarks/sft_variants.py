@@ -9,6 +9,7 @@ from pathlib import Path
 
 from distil import finetune, training
 from distil.chat import quiet
+from distil.log import each_batch, real_tokens
 from distil.stage import StageError
 from distil.student import choose_dtype, load_tokenizer
 from distil.weights import resolve
@@ -46,17 +47,8 @@ def watch(check: bool, profiled: bool):
             self.batches, self.ends, self.losses, self.seconds, self.profiler = [], [], [], None, None
 
         def on_train_begin(self, args, state, control, model=None, train_dataloader=None, **_):
-            loader = getattr(train_dataloader, "base_dataloader", train_dataloader)
-            collate = loader.collate_fn
-
-            def counted(rows):
-                batch = collate(rows)
-                mask = batch.get("attention_mask")  # none: rows were joined, and nothing is padded
-                real = batch["input_ids"].numel() if mask is None else int(mask.sum())
-                self.batches.append((real, batch["input_ids"].numel(), int((batch["labels"] != -100).sum())))
-                return batch
-
-            loader.collate_fn = counted
+            each_batch(train_dataloader, lambda batch: self.batches.append(
+                (real_tokens(batch), batch["input_ids"].numel(), int((batch["labels"] != -100).sum()))))  # fmt: skip
             self.args, self.last = args, state.max_steps - (PROFILED if profiled else 0)
             # all weights but the adapter and the tables of words, in and out
             tables = {id(m.weight) for m in (model.get_input_embeddings(), model.get_output_embeddings())}

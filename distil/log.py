@@ -21,9 +21,8 @@ def watch():
     class Watch(TrainerCallback):
         def on_train_begin(self, args, state, control, train_dataloader=None, **_):
             self.at, self.tokens, self.begun, self.batches = time.perf_counter(), 0.0, state.global_step, []
-            loader = getattr(train_dataloader, "base_dataloader", train_dataloader)
-            if loader is not None:
-                loader.collate_fn = counted(loader.collate_fn, self.batches)
+            if train_dataloader is not None:
+                each_batch(train_dataloader, lambda batch: self.batches.append(real_tokens(batch)))
 
         def on_log(self, args, state, control, **_):
             row = state.log_history[-1]
@@ -41,17 +40,25 @@ def watch():
     return Watch()
 
 
-def counted(collate: Callable, batches: list[int]) -> Callable:
-    """`collate`, which appends to `batches` how many real tokens each batch has; 0 if it has no `input_ids`."""
+def each_batch(dataloader, see: Callable[[object], None]) -> None:
+    """Have `see` called with every batch that a trainer's `dataloader` makes from now on, when it is made."""
+    loader = getattr(dataloader, "base_dataloader", dataloader)
+    collate = loader.collate_fn
 
     def collated(rows):
         batch = collate(rows)
-        ids, mask = (batch.get(key) if isinstance(batch, Mapping) else None for key in ("input_ids", "attention_mask"))
-        # no mask: the rows were joined, and nothing is padded
-        batches.append(0 if ids is None else ids.numel() if mask is None else int(mask.sum()))
+        see(batch)
         return batch
 
-    return collated
+    loader.collate_fn = collated
+
+
+def real_tokens(batch: object) -> int:
+    """Tokens of a batch, padding left out; 0 if it has no `input_ids`."""
+    if not isinstance(batch, Mapping) or "input_ids" not in batch:
+        return 0
+    mask = batch.get("attention_mask")  # none: the rows were joined, and nothing is padded
+    return batch["input_ids"].numel() if mask is None else int(mask.sum())
 
 
 def write_log(log: Sequence[dict], path: Path) -> None:

@@ -52,7 +52,7 @@ PROFILES: dict[str, dict[str, dict]] = {
     },
     "gpu80": {
         "all": TEACHER_HERE | pupil("Qwen/Qwen2.5-Coder-0.5B-Instruct"),
-        # cleaning takes about twenty of the problems to learn from, so that a little more are asked for than are wanted
+        # cleaning takes some of the problems to learn from, so that a few more are asked for than are wanted
         "01_collect": {"problems": "reference", "n_train": 1536, "n_test": 500},
         "04_finetune": {
             "students": "fast,slow,unaligned,adaptive",
