@@ -5,11 +5,13 @@ from __future__ import annotations
 import tempfile
 import time
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 from distil import finetune, training
 from distil.chat import quiet
 from distil.log import each_batch, real_tokens
+from distil.memory import plan
 from distil.stage import StageError
 from distil.student import choose_dtype, load_tokenizer
 from distil.weights import resolve
@@ -22,9 +24,11 @@ PROFILED = 10
 VARIANTS = {
     "ours": "finetune.sft as 04 calls it: Unsloth on a GPU, TRL elsewhere",
     "ours, large steps": f"the same, {LARGE} rows a step and four times the tokens, so that there are steps to time",
+    "ours, little memory": f"{LARGE} rows a step, and every layer computed again on the way back, as Unsloth would",
     "plain TRL": "SFTTrainer by its defaults, LoRA, loss on the completion",
     "public recipe": "SFTTrainer, one row at a time, 8 of them a step, bfloat16 weights, LoRA, loss on the full text",
 }
+LARGE_STEPS = ("ours, large steps", "ours, little memory")
 # The same rows, order, schedule and initial adapter through both backends: only the losses count.
 CHECKS = {"check ours": "finetune.sft through Unsloth", "check TRL": "finetune.sft without it"}
 
@@ -101,8 +105,10 @@ def same_adapter(model) -> None:
 def train(name: str, rows: list[dict], student: str, callback, tokens: int, out: Path) -> None:
     if name == "check TRL":
         training.backend = finetune.backend = lambda: "trl"
+    if name == "ours, little memory":
+        finetune.plan = lambda *asked: replace(plan(*asked), checkpointing=True)
     if name.startswith(("ours", "check")):
-        batch = CHECK_ROWS if name.startswith("check") else LARGE if name == "ours, large steps" else None
+        batch = CHECK_ROWS if name.startswith("check") else LARGE if name in LARGE_STEPS else None
         finetune.sft(rows, [], student, out, train_tokens=tokens, learning_rate=LEARNING_RATE, max_length=MAX_LENGTH,
                      method="lora", seed=SEED, rows_a_step=batch, callbacks=[callback])  # fmt: skip
         return
@@ -164,9 +170,9 @@ def matrix_rate() -> float:
 
 def once(rows: list[dict], student: str, name: str, tokens: int, profiled: bool = False):
     """One variant in this process, which must be a fresh one: (what the callback saw, seconds with loading)."""
-    if name in ("ours", "ours, large steps", "check ours"):
+    if name in ("ours", "check ours", *LARGE_STEPS):
         training.import_unsloth(compiler=True)  # before transformers, which the callback imports
-    tokens = tokens * 4 if name == "ours, large steps" else tokens // 2 if name in CHECKS else tokens
+    tokens = tokens * 4 if name in LARGE_STEPS else tokens // 2 if name in CHECKS else tokens
     seen = watch(name in CHECKS, profiled)
     with tempfile.TemporaryDirectory() as out:
         begun = time.perf_counter()

@@ -142,7 +142,7 @@ def sft(
         train_sampling_strategy="sequential",
     )
     trainer = SFTTrainer(
-        model=load_for_training(student, method, max_length, seed),
+        model=load_for_training(student, method, max_length, seed, planned.checkpointing),
         args=config,
         processing_class=tokenizer,
         train_dataset=datasets.Dataset.from_list(ordered),

@@ -11,7 +11,8 @@ from distil.weights import resolve
 
 GIB = 2**30
 ADAM = 4 + 8  # bytes a trained weight: its gradient, and Adam's two moments, in float32
-SAVED = 34  # bytes a token and hidden unit that a layer keeps for its backward pass, at 16 bits
+SAVED = 16, 8  # bytes a token that a layer keeps for its way back: a hidden unit, and one of the wider middle
+ENOUGH = 4096  # tokens at once that keep a GPU at work: rather fewer rows than to compute every layer twice
 MARGIN = 0.9  # of a GPU's memory; the rest is for what no estimate sees
 FLOORS = {"cpu": 1.0, "cuda": 0.0}  # GiB that the process takes with nothing loaded; a GPU's context is not counted
 
@@ -51,16 +52,17 @@ class Plan:
 def plan(student: str, method: str, rows: int, longest: int, machine: Machine | None = None) -> Plan:
     """As many of a step's `rows`, the longest of `longest` tokens, at once as a GPU's memory allows by `estimate`.
 
-    Without checkpointing if a single row fits so. On a CPU all rows. Raises StageError if there is no way.
+    Without checkpointing if `ENOUGH` tokens, or all rows, fit so. On a CPU all rows. Raises StageError if there is no
+    way.
     """
     machine = machine or here()
     if machine.place == "cpu":
         return Plan(rows, False, estimate(student, method, rows, longest, machine))
-    room = MARGIN * machine.gib
+    room, parts_of_step = MARGIN * machine.gib, sorted((n for n in range(1, rows + 1) if rows % n == 0), reverse=True)
     for checkpointing in (False, True):
-        for at_once in sorted((n for n in range(1, rows + 1) if rows % n == 0), reverse=True):
+        for at_once in parts_of_step:
             parts = estimate(student, method, at_once, longest, machine, checkpointing)
-            if parts["total"] <= room:
+            if parts["total"] <= room and (checkpointing or at_once * longest >= min(ENOUGH, rows * longest)):
                 return Plan(at_once, checkpointing, parts)
     raise StageError(
         f"training {student} by {method} with a row of {longest} tokens takes about {parts['total']} GiB, and this GPU "
@@ -74,10 +76,11 @@ def estimate(
 ) -> dict[str, float]:
     """GiB that `finetune.sft` takes at its peak, by part: weights, training, activations, logits, process, total.
 
-    `rows` at once of at most `max_length` tokens each. Activations: 34 bytes a token, hidden unit and layer
-    (Korthikanti et al. 2022, arXiv 2205.05198, eq. 2, without the attention matrix, which no kernel here keeps); with
-    Unsloth or checkpointing only each layer's input is kept, and one layer at a time is computed again. Logits: 16
-    bits, and without Unsloth's own loss their float32 copy and its gradient, too.
+    `rows` at once of at most `max_length` tokens each. Activations: what Korthikanti et al. 2022 (arXiv 2205.05198,
+    section 4.1) count for a layer at 16 bits, without dropout and the attention matrix, which no kernel here keeps, and
+    with four products of the middle's width, since these models gate it; with checkpointing only each layer's input,
+    and one layer at a time is computed again. Logits: 16 bits, and without Unsloth's own loss their float32 copy and
+    its gradient, too.
     """
     from accelerate import init_empty_weights
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -99,12 +102,12 @@ def estimate(
     else:
         weights, trained = (2 if machine.place == "cuda" else 4) * all_weights + 4 * adapter, adapter
     tokens, layers = rows * max_length, config.num_hidden_layers
-    again = checkpointing or machine.backend == "unsloth"
-    kept = 2 * layers + SAVED if again else SAVED * layers
+    one = SAVED[0] * config.hidden_size + SAVED[1] * config.intermediate_size
+    kept = 2 * config.hidden_size * layers + one if checkpointing else one * layers
     parts = {
         "weights": weights / machine.sharers / GIB,
         "training": ADAM * trained / machine.sharers / GIB,
-        "activations": tokens * config.hidden_size * kept / GIB,
+        "activations": tokens * kept / GIB,
         "logits": tokens * config.vocab_size * (2 if machine.backend == "unsloth" else 10) / GIB,
         "process": FLOORS[machine.place],
     }

@@ -41,8 +41,11 @@ def import_unsloth(compiler: bool) -> None:
         import unsloth  # noqa: F401
 
 
-def load_for_training(model: str, method: str, max_length: int, seed: int):
-    """A model to train: with a fresh LoRA adapter (`lora`, `qlora`), or whole but for its embeddings (`full`)."""
+def load_for_training(model: str, method: str, max_length: int, seed: int, checkpointing: bool = False):
+    """A model to train: with a fresh LoRA adapter (`lora`, `qlora`), or whole but for its embeddings (`full`).
+
+    `checkpointing` has Unsloth compute each layer again on the way back; elsewhere the trainer's arguments say so.
+    """
     import torch
 
     if method not in METHODS:
@@ -51,15 +54,19 @@ def load_for_training(model: str, method: str, max_length: int, seed: int):
     if backend() == "unsloth":
         from unsloth import FastLanguageModel
 
+        again = "unsloth" if checkpointing else False  # its own kind, by default always on
         student, _ = FastLanguageModel.from_pretrained(
             folder,
             max_seq_length=max_length,
             load_in_4bit=method == "qlora",
             full_finetuning=method == "full",
             dtype=choose_dtype()[0],
+            use_gradient_checkpointing=again,
         )
         if method != "full":
-            student = FastLanguageModel.get_peft_model(student, target_modules=TARGETS, random_state=seed, **LORA)
+            student = FastLanguageModel.get_peft_model(
+                student, target_modules=TARGETS, random_state=seed, use_gradient_checkpointing=again, **LORA
+            )
         return student
     from transformers import AutoModelForCausalLM
 

@@ -20,7 +20,7 @@ def test_parts_by_hand():
     adapter = layers * LORA["r"] * sum(a + b for a, b in linear)
     parts = memory.estimate("tiny-random", "lora", 4000, 1000, CPU)
     assert parts["weights"] == pytest.approx((4 * weights + 4 * adapter) / memory.GIB, abs=0.006)
-    assert parts["activations"] == pytest.approx(4e6 * hidden * layers * 34 / memory.GIB, abs=0.006)
+    assert parts["activations"] == pytest.approx(4e6 * layers * (16 * hidden + 8 * 128) / memory.GIB, abs=0.006)
     assert parts["logits"] == pytest.approx(4e6 * words * 10 / memory.GIB, abs=0.006)
     assert parts["total"] == pytest.approx(sum(v for k, v in parts.items() if k != "total"), abs=0.03)
 
