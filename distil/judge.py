@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from statistics import mean
 
 from distil.chat import Chat
 from distil.collect import chain_text
@@ -64,12 +65,17 @@ def by_llm(chat: Chat, student: str, votes: int) -> Callable:
     return lambda items, seed: difficulty(items, chat, student, seed, votes)
 
 
-def ratings(items: Sequence[tuple[dict, dict]], chat: Chat, seed: int) -> list[dict]:
-    """{rv, cd, correct} for each (chain, problem), each None where the judge gave no readable rating."""
-    return [
-        values[0] if values else {"rv": None, "cd": None, "correct": None}
-        for values in ask(items, chat, "rate", parse_rating, seed, votes=1)
-    ]
+def ratings(items: Sequence[tuple[dict, dict]], chat: Chat, seed: int, votes: int) -> list[dict]:
+    """{rv, cd, correct} for each (chain, problem): means of `votes` grades, 0-9, and what most votes say of its truth.
+
+    One reply of a small judge is a coarse grade; what several of them have in common is a finer one. Each is None where
+    the judge gave no readable rating; a tie on truth is 0.
+    """
+    rated = []
+    for given in ask(items, chat, "rate", parse_rating, seed, votes):
+        means = {key: round(mean(v[key] for v in given), 3) if given else None for key in ("rv", "cd", "correct")}
+        rated.append(means | ({"correct": int(means["correct"] > 0.5)} if given else {}))
+    return rated
 
 
 def align(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from distil.chat import Chat, Reply
 from distil.collect import chain_text, make_chain, split_steps
 from distil.intervals import interval
-from distil.prompt import messages, template
+from distil.prompt import messages
 from distil.verify import boxed_answers
 
 # what the length of a rewrite may be, as a multiple of the original's (in characters)
@@ -26,6 +26,17 @@ REMARKS = re.compile(
     r"|i(?:['’]m| am) sorry|sorry\b|i apologi|以下是|好的[，,!！。]|当然[，,!！。]|抱歉|对不起)"
     r"|^[^\w\n]*(?:problem|reasoning process|correct solution)\s*:",
     re.IGNORECASE | re.MULTILINE,
+)
+# the request's own words, in place of the solution that it asks for; rejected unless the original has them, too
+QUOTES = re.compile(
+    r"\b(?:simplified|rewritten|shortened|expanded|original) "
+    r"(?:reasoning|solution|process|version|text|chain|steps|problem)\b"
+    r"|\b(?:necessary|needed|skipped) steps?\b"
+    r"|\brewrit(?:e|es|ten|ing) (?:the|this|a|your) (?:\w+ )?(?:solution|reasoning|process|chain|text|steps?)\b"
+    r"|\bbox(?:ed|es|ing)? (?:the|your|its) (?:\w+ )?answer\b|\banswer in (?:the|a) box\b"
+    r"|\b(?:last|final) line (?:is|must|should)\b|\blanguage model\b|\bpupil\b"
+    r"|\b(?:write|show|give|spell out|list) (?:all|every|each)(?: of)?(?: the)? steps?\b",
+    re.IGNORECASE,
 )
 BROKEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffd]")
 DECIMAL = re.compile(r"\d\.\d")  # 168.5 where the original has whole numbers
@@ -151,10 +162,28 @@ def not_a_lesson(text: str, original: str, kind: str) -> str | None:
         return "broken characters"
     if REMARKS.search(text):
         return "remarks"
-    asked = template(kind).splitlines()
-    if any(len(line) >= 40 and "{" not in line and line.strip() in text for line in asked):
+    had, has = plain(original), plain(text)
+    if any(part in has and part not in had for part in map(plain, asked(kind))):
         return "copies the prompt"
+    if any(match.group() not in had for match in QUOTES.finditer(has)):
+        return "quotes the request"
     return None
+
+
+def plain(text: str) -> str:
+    """A text in small letters, on one line."""
+    return " ".join(text.casefold().split())
+
+
+def asked(kind: str) -> list[str]:
+    """What a prompt says and shows, sentence by sentence: those of three words or more that nothing is filled into.
+
+    Without the questions of its examples, which are worded as the problems are.
+    """
+    turns = messages(kind)
+    said = [turn["content"] for turn in turns if turn["role"] != "user"] + [turns[-1]["content"]]
+    parts = [part for text in said for part in re.split(r"[.:?!()]|\n\s*\n", text)]
+    return [part for part in parts if "{" not in part and len(re.findall(r"[^\W\d_]{2,}", part)) >= 3]
 
 
 def steps_differ(text: str, original: str) -> bool:

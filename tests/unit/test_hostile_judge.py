@@ -41,7 +41,7 @@ def judged(text: str) -> tuple[str, bool]:
 
 def rated(text: str) -> dict:
     with serve(lambda body: text) as (endpoint, _):
-        return ratings([(chain(STEPS), PROBLEM)], Chat("m", endpoint), seed=0)[0]
+        return ratings([(chain(STEPS), PROBLEM)], Chat("m", endpoint), seed=0, votes=1)[0]
 
 
 def rewritten(text: str, kind: str, original: str = STEPS, problem: dict = PROBLEM) -> str | None:
@@ -181,6 +181,7 @@ def test_a_clear_rating_is_read_in_any_dress(text):
 
 
 LONG = "Let me look at the sum. " * 12 + "\n\n" + STEPS
+NINE = "4 + 5 = 9\n\n9 + 6 = 15"
 REQUEST = "\n\n".join(m["content"] for m in rewrite_prompt(chain(STEPS), PROBLEM, "expand"))
 SYSTEM = rewrite_prompt(chain(STEPS), PROBLEM, "simplify")[0]["content"]
 
@@ -214,6 +215,14 @@ SYSTEM = rewrite_prompt(chain(STEPS), PROBLEM, "simplify")[0]["content"]
     (f"**Here's the rewritten solution**:\n\n{STEPS}", "long2short", LONG, "remarks"),
     (f"Sure! {STEPS}", "simplify", LONG, "remarks"),
     (f"好的，以下是简化的步骤：\n\n{STEPS}", "simplify", LONG, "remarks"),
+    (f"{NINE}\n\n\\boxed{{15}}\n\n(The answer is 15. Write all steps.)", "expand", SHORT, "copies the prompt"),
+    (f"Lea adores tea: no\n\n{NINE}\n\n\\boxed{{15}}", "expand", SHORT, "copies the prompt"),
+    (f"Lea adores tea: no\n\n{NINE}\n\n\\boxed{{15}}", "expand", "Lea adores tea.\n\n\\boxed{15}", None),
+    (f"{NINE}\n\nThe last line must be exactly: \\boxed{{15}}", "long2short", LONG, "quotes the request"),
+    (f"{NINE}\n\nThe simplified reasoning process is:\n\n\\boxed{{15}}", "long2short", LONG, "quotes the request"),
+    (f"{NINE}\n\nBox the final answer.\n\n\\boxed{{15}}", "simplify", LONG, "quotes the request"),
+    (f"{NINE}\n\nThese are the necessary steps.\n\n\\boxed{{15}}", "simplify", LONG, "quotes the request"),
+    (f"{NINE}\n\nRewrite the original sum to check it.\n\nThe final answer is \\boxed{{15}}", "simplify", LONG, None),
     ("so " * 17000, "expand", SHORT, "not one boxed answer"),
     ("so " * 17000 + "\n\n\\boxed{15}", "expand", SHORT, "length moved the wrong way"),
     ("=\n" * 25000 + "\n\\boxed{15}", "simplify", LONG, "length moved the wrong way"),
@@ -224,6 +233,16 @@ SYSTEM = rewrite_prompt(chain(STEPS), PROBLEM, "simplify")[0]["content"]
 ])  # fmt: skip
 def test_a_rewrite_is_believed_only_if_it_is_one(text, kind, original, reason):
     assert rewritten(text, kind, original) == reason
+
+
+def test_grades_are_means_of_the_votes():
+    replies = iter(["Verbosity: 4, Difficulty: 2, Correct: 1", "Verbosity: 5, Difficulty: 2, Correct: 0",
+                    "no", "Verbosity: 5, Difficulty: 3, Correct: 1", "no", "no", "no", "no"])  # fmt: skip
+    with serve(lambda body: next(replies)) as (endpoint, _):
+        chat = Chat("m", endpoint, concurrency=1)
+        items = [(chain(STEPS), PROBLEM)]
+        assert ratings(items, chat, seed=0, votes=3) == [{"rv": 4.667, "cd": 2.333, "correct": 1}]
+        assert ratings(items, chat, seed=1, votes=2) == [NOTHING]
 
 
 def test_a_chain_of_no_text_can_be_rewritten():
