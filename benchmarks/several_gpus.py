@@ -1,6 +1,6 @@
 """Do several GPUs learn what one learns? Losses step by step: results/several_gpus.json.
 
-    python benchmarks/several_gpus.py RUN STUDENT [--processes 2] [--tokens 60000]
+    python benchmarks/several_gpus.py RUN STUDENT [--processes 2] [--tokens 60000] [--methods lora,full]
 
 RUN has been through 03. Each training is a run of its own below artifacts/RUN/several, started as a reader starts it:
 `accelerate launch -m distil.finetune`, with the same rows a step however many processes share them, plain TRL in all.
@@ -65,21 +65,22 @@ def main() -> None:
     parser.add_argument("student")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=60_000)
+    parser.add_argument("--methods", default="lora,full")
     args = parser.parse_args()
+    import torch  # noqa: F401  environment() names the GPU only then
+
+    found = {"command": f"python benchmarks/several_gpus.py RUN STUDENT --processes {args.processes}"}
+    found |= {"student": args.student, "tokens": args.tokens} | environment()
+    path = Path(__file__).parent / "results" / "several_gpus.json"
     rows = []
-    for method in ("lora", "full"):
+    for method in args.methods.split(","):
         for way in WAYS:
             rows.append(train(args, way, method))
             alone = next(row for row in rows if (row["way"], row["method"]) == ("one", method))
             if "losses" in rows[-1] and "losses" in alone:
                 rows[-1]["largest_difference"] = apart(rows[-1], alone)
             print({k: v for k, v in rows[-1].items() if k not in ("losses", "steps_logged")}, flush=True)
-    import torch  # noqa: F401  environment() names the GPU only then
-
-    found = {"command": f"python benchmarks/several_gpus.py RUN STUDENT --processes {args.processes}"}
-    found |= {"student": args.student, "tokens": args.tokens} | environment()
-    path = Path(__file__).parent / "results" / "several_gpus.json"
-    write_text(path, json.dumps(found | {"rows": rows}, indent=1) + "\n")
+            write_text(path, json.dumps(found | {"rows": rows}, indent=1) + "\n")  # killed or not, these are kept
 
 
 if __name__ == "__main__":
