@@ -17,6 +17,7 @@ from distil.training import (
     backend,
     import_unsloth,
     load_for_training,
+    on_one_gpu,
     processes,
     train,
     trainer_arguments,
@@ -143,7 +144,7 @@ def sft(
     )
     trainer = SFTTrainer(
         model=load_for_training(student, method, max_length, seed, planned.checkpointing),
-        args=config,
+        args=on_one_gpu(config),
         processing_class=tokenizer,
         train_dataset=datasets.Dataset.from_list(ordered),
         eval_dataset=datasets.Dataset.from_list(held_out) if held_out else None,

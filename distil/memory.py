@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from distil.stage import StageError
+from distil.student import base_of
 from distil.training import LORA, TARGETS, backend, processes
 from distil.weights import resolve
 
@@ -13,6 +14,10 @@ GIB = 2**30
 ADAM = 4 + 8  # bytes a trained weight: its gradient, and Adam's two moments, in float32
 SAVED = 16, 8  # bytes a token that a layer keeps for its way back: a hidden unit, and one of the wider middle
 ENOUGH = 4096  # tokens at once that keep a GPU at work: rather fewer rows than to compute every layer twice
+SCORES = {
+    "unsloth": 2,
+    "trl": 10,
+}  # bytes a token's score of a word: with TRL its float32 copy and gradient, too
 MARGIN = 0.9  # of a GPU's memory; the rest is for what no estimate sees
 FLOORS = {"cpu": 1.0, "cuda": 0.0}  # GiB that the process takes with nothing loaded; a GPU's context is not counted
 
@@ -49,7 +54,9 @@ class Plan:
     parts: dict[str, float]
 
 
-def plan(student: str, method: str, rows: int, longest: int, machine: Machine | None = None) -> Plan:
+def plan(
+    student: str, method: str, rows: int, longest: int, machine: Machine | None = None, scores: int | None = None
+) -> Plan:
     """As many of a step's `rows`, the longest of `longest` tokens, at once as a GPU's memory allows by `estimate`.
 
     Without checkpointing if `ENOUGH` tokens, or all rows, fit so. On a CPU all rows. Raises StageError if there is no
@@ -57,11 +64,11 @@ def plan(student: str, method: str, rows: int, longest: int, machine: Machine | 
     """
     machine = machine or here()
     if machine.place == "cpu":
-        return Plan(rows, False, estimate(student, method, rows, longest, machine))
+        return Plan(rows, False, estimate(student, method, rows, longest, machine, scores=scores))
     room, parts_of_step = MARGIN * machine.gib, sorted((n for n in range(1, rows + 1) if rows % n == 0), reverse=True)
     for checkpointing in (False, True):
         for at_once in parts_of_step:
-            parts = estimate(student, method, at_once, longest, machine, checkpointing)
+            parts = estimate(student, method, at_once, longest, machine, checkpointing, scores)
             if parts["total"] <= room and (checkpointing or at_once * longest >= min(ENOUGH, rows * longest)):
                 return Plan(at_once, checkpointing, parts)
     raise StageError(
@@ -71,16 +78,40 @@ def plan(student: str, method: str, rows: int, longest: int, machine: Machine | 
     )
 
 
+def plan_further(student: str, rows: int, longest: int, taken: float = 0.0, scores: int | None = None) -> Plan:
+    """The `plan` of training the student in a folder further, through TRL, where `taken` GiB of a GPU are not for it.
+
+    Raises StageError as `plan` does.
+    """
+    machine, (model, method) = replace(here(), backend="trl"), trained_how(student)
+    if machine.place == "cuda":
+        # the base of an adapter lies in float32 then, twice of what the estimate takes it for
+        doubled = estimate(model, method, 1, 1, machine)["weights"] if method == "lora" else 0.0
+        machine = replace(machine, gib=machine.gib - taken - doubled)
+    return plan(model, method, rows, longest, machine, scores)
+
+
+def trained_how(student: str) -> tuple[str, str]:
+    """(the model, lora or full) of the student in a folder, as `estimate` asks for them."""
+    base = base_of(student)
+    return (base, "lora") if base else (student, "full")
+
+
 def estimate(
-    student: str, method: str, rows: int, max_length: int, machine: Machine, checkpointing: bool = False
+    student: str,
+    method: str,
+    rows: int,
+    max_length: int,
+    machine: Machine,
+    checkpointing: bool = False,
+    scores: int | None = None,
 ) -> dict[str, float]:
     """GiB that `finetune.sft` takes at its peak, by part: weights, training, activations, logits, process, total.
 
     `rows` at once of at most `max_length` tokens each. Activations: what Korthikanti et al. 2022 (arXiv 2205.05198,
     section 4.1) count for a layer at 16 bits, without dropout and the attention matrix, which no kernel here keeps, and
     with four products of the middle's width, since these models gate it; with checkpointing only each layer's input,
-    and one layer at a time is computed again. Logits: 16 bits, and without Unsloth's own loss their float32 copy and
-    its gradient, too.
+    and one layer at a time is computed again. Logits: `scores` bytes a token and word, by default those of `SCORES`.
     """
     from accelerate import init_empty_weights
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -108,7 +139,7 @@ def estimate(
         "weights": weights / machine.sharers / GIB,
         "training": ADAM * trained / machine.sharers / GIB,
         "activations": tokens * kept / GIB,
-        "logits": tokens * config.vocab_size * (2 if machine.backend == "unsloth" else 10) / GIB,
+        "logits": tokens * config.vocab_size * (scores or SCORES[machine.backend]) / GIB,
         "process": FLOORS[machine.place],
     }
     return {name: round(value, 2) for name, value in (parts | {"total": sum(parts.values())}).items()}

@@ -12,6 +12,7 @@ from distil.student import base_of, load_tokenizer
 from distil.training import (
     import_unsloth,
     load_student_for_training,
+    on_one_gpu,
     train,
     trainer_arguments,
 )
@@ -153,7 +154,7 @@ def cogpo(
     )
     trainer = cogpo_trainer_class()(
         model=load_student_for_training(student, max_length),
-        args=config,
+        args=on_one_gpu(config),
         processing_class=tokenizer,
         train_dataset=datasets.Dataset.from_list(render(train_on, tokenizer)),
         eval_dataset={gap: datasets.Dataset.from_list(render(rows, tokenizer)) for gap, rows in held.items()} or None,

@@ -6,7 +6,6 @@ import csv
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib import util
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from distil.reward_model import RewardModel
 from distil.rewards import TERMS, check_spread, length_trend, reward_terms
 from distil.stage import StageError, digest, read_csv, sha256, write_text
 from distil.student import base_of, encode_prompt, load_tokenizer
-from distil.training import load_student_for_training, train, trainer_arguments
+from distil.training import load_student_for_training, on_one_gpu, train, trainer_arguments
 from distil.verify import verifiable
 
 AT_ONCE = 32  # completions that go through the model together when it learns, at most; more take their turns
@@ -51,25 +50,14 @@ def writers_share(student: str) -> float:
     It takes all that it is given, whatever the size of the GPU.
     """
     machine = memory.here()
-    weights = memory.estimate(*trained_how(student), 1, 1, machine)["weights"]
+    weights = memory.estimate(*memory.trained_how(student), 1, 1, machine)["weights"]
     return min(WRITER_SHARE, (weights + WRITER_GIB) / machine.gib)
-
-
-def trained_how(student: str) -> tuple[str, str]:
-    """(the model, lora or full) of the student in a folder, as `memory` asks for them."""
-    base = base_of(student)
-    return (base, "lora") if base else (student, "full")
 
 
 def planned_for(student: str, attempts: int, longest: int, share: float) -> memory.Plan:
     """How the `attempts` of a step, of `longest` tokens at most, are learned from in what vLLM's `share` leaves."""
-    machine = replace(memory.here(), backend="trl")
-    if machine.place == "cuda":
-        # the base lies here in float32, since the adapter is merged into it and taken out again at every step
-        doubled = memory.estimate(*trained_how(student), 1, 1, machine)["weights"] if base_of(student) else 0.0
-        machine = replace(machine, gib=machine.gib * (1 - share) - doubled)
     at_once = max(n for n in range(1, min(attempts, AT_ONCE) + 1) if attempts % n == 0)
-    return memory.plan(*trained_how(student), at_once, longest, machine)
+    return memory.plan_further(student, at_once, longest, taken=share * memory.here().gib)
 
 
 def timed_trainer_class():
@@ -201,7 +189,7 @@ def grpo(
     )
     trainer = timed_trainer_class()(
         model=load_student_for_training(student),
-        args=config,
+        args=on_one_gpu(config),
         processing_class=tokenizer,
         reward_funcs=reward_functions(reward_model, line, gated, max_completion),
         train_dataset=datasets.Dataset.from_list(rows),

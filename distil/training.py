@@ -178,6 +178,16 @@ def trainer_arguments(out: Path, steps: int, learning_rate: float, seed: int) ->
     }
 
 
+def on_one_gpu(config):
+    """The trainer's arguments, for a process that trains on one GPU though it sees several.
+
+    The trainer would split every batch over all of them, in threads (DataParallel), and multiply the rows of a step.
+    Several GPUs take a process each, by `accelerate launch`.
+    """
+    config._n_gpu = min(config.n_gpu, 1)  # as transformers does itself where a model lies on several GPUs
+    return config
+
+
 def train(trainer, out: Path, request: dict, base: str | None, done: Path) -> list[dict]:
     """Train, from the last complete checkpoint of the same `request` if there is one; returns the log.
 

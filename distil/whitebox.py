@@ -8,11 +8,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from distil import finetune, training
+from distil import finetune, memory, training
 from distil.stage import StageError, digest, sha256, write_text
 from distil.student import base_of, load, load_tokenizer
 from distil.training import load_student_for_training
 from distil.weights import resolve
+
+# Bytes a token's score of a word: both models' logits (4 and 2), the same divided by the temperature, their logarithms
+# (4 and 4), the loss and what it is made of (16), all alive at once in TRL's trainer.
+SCORES = 36
 
 
 def gkd() -> tuple[type, type]:
@@ -55,6 +59,12 @@ def check_vocabularies(student: str, teacher: str) -> None:
         )
 
 
+def planned_for(student_folder: str, teacher_folder: str, batch: int, longest: int) -> memory.Plan:
+    """How a step's rows, of `longest` tokens at most, go through a GPU that the teacher's weights lie on as well."""
+    teacher = memory.estimate(teacher_folder, "lora", 1, 1, memory.here())["weights"]
+    return memory.plan_further(student_folder, batch, longest, taken=teacher, scores=SCORES)
+
+
 def distil_from_logits(
     rows: Sequence[dict],
     student_folder: str,
@@ -71,11 +81,11 @@ def distil_from_logits(
     """Teach the student in `student_folder` the distribution of `teacher`, a folder or a model id; saves it to `out`.
 
     The loss is that of GKD (Agarwal et al. 2024, arXiv 2306.13649, equation 1), in nats, the mean over the tokens of
-    a batch's completions, of teacher P and student Q: `beta` 0 is KL(P||Q), 1 is KL(Q||P), and between them it is
-    beta KL(P||M) + (1 - beta) KL(Q||M), M = beta P + (1 - beta) Q, which is small near both ends. Rows, prompts and
-    budget are those of `sft`; the prompt is rendered for the student, whatever template the teacher has. `on_policy`
-    is the share of steps in which the completions are not the rows' but the student's own, sampled at temperature 1
-    and no longer than the longest of the rows'.
+    a batch's completions (of each part's, where memory asks for a step in parts), of teacher P and student Q: `beta` 0
+    is KL(P||Q), 1 is KL(Q||P), and between them it is beta KL(P||M) + (1 - beta) KL(Q||M), M = beta P + (1 - beta) Q,
+    which is small near both ends. Rows, prompts and budget are those of `sft`; the prompt is rendered for the student,
+    whatever template the teacher has. `on_policy` is the share of steps in which the completions are not the rows' but
+    the student's own, sampled at temperature 1 and no longer than the longest of the rows'.
 
     Returns {examples, tokens, too_long, seconds, tokens_per_s, loss}; tokens are those of the rows, whoever wrote the
     completion in the end. A finished result of the same request is not computed again. Raises StageError for shares
@@ -116,11 +126,14 @@ def distil_from_logits(
     datasets.disable_progress_bars()
     batch = finetune.batch_size()
     ordered = finetune.by_length(finetune.fill_budget(encoded, train_tokens, seed), seed, batch)
+    planned = planned_for(student_folder, folder, batch, max(len(row["input_ids"]) for row in ordered))
     config_class, trainer_class = gkd()
     config = config_class(
-        **training.trainer_arguments(out, -(-len(ordered) // batch), learning_rate, seed),
+        **training.trainer_arguments(out, -(-len(ordered) // batch), learning_rate, seed)
+        | {"gradient_checkpointing": planned.checkpointing},
         num_train_epochs=1,
-        per_device_train_batch_size=batch,
+        per_device_train_batch_size=planned.at_once,
+        gradient_accumulation_steps=batch // planned.at_once,
         max_length=max_length,
         train_sampling_strategy="sequential",
         lmbda=on_policy,
@@ -134,7 +147,7 @@ def distil_from_logits(
     trainer = trainer_class(
         model=load_student_for_training(student_folder),
         teacher_model=teacher_model,
-        args=config,
+        args=training.on_one_gpu(config),
         processing_class=tokenizer,
         # TRL's collator takes encoded rows as they are, but asks for a prompt's text. Given messages, it would render
         # them itself, and teach whatever the template puts after the end token.

@@ -40,7 +40,7 @@ def test_a_small_gpu_takes_a_step_in_parts():
 
 
 def test_checkpointing_comes_in_where_no_row_fits_without_it():
-    """On several GPUs, where Unsloth, which always does so, is not at hand."""
+    """On several GPUs, which share the weights."""
     several = memory.Machine("cuda", "trl", 80, sharers=8)
     plain, saving = (memory.estimate("tiny-random", "lora", 1, 10**6, several, way) for way in (False, True))
     assert saving["activations"] < plain["activations"] and saving["logits"] == plain["logits"]
@@ -53,6 +53,20 @@ def test_checkpointing_comes_in_where_no_row_fits_without_it():
 def test_sharded_weights_are_a_part_each():
     whole, half = (memory.estimate("tiny-random", "full", 1, 10, memory.Machine("cuda", "trl", 80, n)) for n in (1, 2))
     assert half["weights"] == pytest.approx(whole["weights"] / 2, abs=0.01)
+
+
+def test_a_step_fits_beside_a_teacher(monkeypatch):
+    """White-box distillation keeps both models' scores of every word, in several copies."""
+    from distil import whitebox
+
+    found = {}
+    for gib in (0.5, 24, 80):
+        monkeypatch.setattr(memory, "here", lambda gib=gib: memory.Machine("cuda", "trl", gib))
+        found[gib] = whitebox.planned_for("tiny-random", "tiny-random", 16, 4000)
+    assert found[0.5].at_once < found[24].at_once == found[80].at_once == 16
+    copies = whitebox.SCORES / memory.SCORES["trl"]
+    plain = memory.plan("tiny-random", "lora", 16, 4000).parts
+    assert found[80].parts["logits"] == pytest.approx(copies * plain["logits"], rel=0.05)
 
 
 TRAIN = """

@@ -24,6 +24,15 @@ def tiny(tmp_path_factory) -> str:
     return str(tiny_random(tmp_path_factory.mktemp("cache") / "tiny"))
 
 
+def test_a_process_trains_on_one_gpu_though_it_sees_several(tmp_path):
+    from transformers import TrainingArguments
+
+    arguments = TrainingArguments(**training.trainer_arguments(tmp_path, 10, 1e-4, 0), per_device_train_batch_size=16)
+    arguments._n_gpu = 2  # as transformers finds it on a machine with two
+    assert arguments.train_batch_size == 32, "a step would be of other rows than on one GPU"
+    assert training.on_one_gpu(arguments).train_batch_size == 16
+
+
 def test_training_and_inference_render_the_same_tokens(tiny):
     tokenizer = load_tokenizer(tiny)
     encoded, too_long = finetune.encode_rows([training_row(CHAIN, PROBLEM)], tokenizer, 512)
