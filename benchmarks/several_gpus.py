@@ -3,7 +3,8 @@
     python benchmarks/several_gpus.py RUN STUDENT [--processes 2] [--tokens 60000] [--methods lora,full]
 
 RUN has been through 03. Each training is a run of its own below artifacts/RUN/several, started as a reader starts it:
-`accelerate launch -m distil.finetune`, with the same rows a step however many processes share them, plain TRL in all.
+`accelerate launch -m distil.finetune`, with the same rows a step however many processes share them, plain TRL in all:
+Unsloth must not be installed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib import util
 from pathlib import Path
 
 from distil.stage import environment, run_folder, write_text
@@ -67,6 +69,8 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=60_000)
     parser.add_argument("--methods", default="lora,full")
     args = parser.parse_args()
+    if util.find_spec("unsloth"):
+        raise SystemExit("Unsloth is installed, which trains on one GPU and not on several: uninstall it first")
     import torch  # noqa: F401  environment() names the GPU only then
 
     found = {"command": f"python benchmarks/several_gpus.py RUN STUDENT --processes {args.processes}"}

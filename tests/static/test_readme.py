@@ -192,3 +192,57 @@ def test_what_is_said_of_adaptive_students_is_measured():
         f"of the {measured['problems_of_both_sets']} problems in both, {measured['with_the_same_chain']} have the same"
     )
     assert same in flat(README) and f"{measured['train_tokens']:,} training tokens a set" in README
+
+
+def test_the_speed_of_training_is_the_measured_one():
+    found, text = json.loads((RESULTS / "sft.json").read_text()), flat(README)
+    rows = found["rows"][:5]  # the others are measured for their losses
+    for row in rows:
+        figures = f"{row['rows_a_step']} | {row['tokens_per_s']:,.0f} | {row['peak_gb']:.1f} | {row['mfu']:.1%}"
+        assert f"| {row['name']} | {figures} |" in README, figures
+    ours, large, little, trl, public = rows
+
+    def times(key: str, row: dict, other: dict, digits: int = 1) -> str:
+        return f"{row[key] / other[key]:.{digits}f} times"
+
+    speed, memory = "tokens_per_s", "peak_gb"
+    assert (
+        f"{times(speed, ours, trl)} as fast as plain TRL and {times(speed, ours, public)} as fast as the public" in text
+    )
+    assert f"in {times(memory, ours, trl)} plain TRL's memory" in text
+    assert f"it is {times(speed, little, trl)} as fast in {times(memory, little, trl, 2)} the memory" in text
+    few, many = ours["step_median_s"], large["step_median_s"]
+    fixed = few - ours["rows_a_step"] * (many - few) / (large["rows_a_step"] - ours["rows_a_step"])
+    assert f"takes {few:.2f} s with {ours['rows_a_step']} rows and {many:.2f} s with {large['rows_a_step']}," in text
+    assert f"so that {fixed:.2f} s of either go by" in text
+    (same,) = found["same_losses"]
+    assert f"the losses of {len(same['check ours'])} steps are at most {same['relative_largest']:.2%} apart" in text
+
+
+def test_the_records_of_04_are_the_kept_ones():
+    expected, taken = [], []
+    for folder in sorted((RESULTS / "finetune").iterdir()):
+        meta = json.loads((folder / "meta.json").read_text())
+        figures = meta["figures"]
+        expected, taken = [*expected, figures["memory_expected_gb"]], [*taken, meta["peak_vram_gb"]]
+        assert f"{meta['params']['train_tokens']:,} training tokens a student" in flat(README)
+        for name in meta["params"]["students"].split(","):
+            line = (
+                f"| {folder.name}, {meta['params']['method']} | {name} | {figures[name + '_examples']} | "
+                f"{figures[name + '_valid_loss']:.2f} | {figures[name + '_tokens_per_s']:,.0f} |"
+            )
+            assert line in README, line
+            assert (folder / name / "log.csv").exists() and (folder / "loss.png").exists()
+    first, second = expected
+    assert f"to take {first:.1f} and {second:.1f} GiB, and took {taken[0]:.1f} and {taken[1]:.1f}" in flat(README)
+
+
+def test_the_speed_of_the_engines_is_the_measured_one():
+    ways = {row["way"]: row for row in json.loads((RESULTS / "generate.json").read_text())["ways"]}
+    plain, ours, paged, server = (row["tokens_per_s"] for row in ways.values())
+    for sentence in (
+        f"`model.generate` writes {plain:.0f} tokens a second in batches of {ways['model.generate']['batch']}",
+        f"our batches of {ways['ours']['batch']} write {ours:.0f}, {ours / plain:.0f} times as many",
+        f"continuous batching {paged:.0f}, and a vLLM server {server:,.0f}, {server / plain:.0f} times as many",
+    ):
+        assert sentence in flat(README), sentence
