@@ -19,7 +19,8 @@ from held_out import problems_of
 from prefer import by_family
 
 from distil import answers, evaluate, finetune, plots, suites
-from distil.stage import append_jsonl, commit, environment, read_jsonl, run_folder, sha256, write_text
+from distil.machine import commit, environment
+from distil.stage import append_jsonl, read_jsonl, run_folder, sha256, write_text
 from distil.student import load, load_tokenizer
 
 STUDENTS, SUITES = ("slow", "fast", "adaptive"), ("easy", "harder")

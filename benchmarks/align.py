@@ -24,7 +24,8 @@ from held_out import N_TEST, measured, problems_of
 from distil import evaluate, finetune, follow, judge
 from distil.chat import Reply
 from distil.collect import chain_text
-from distil.stage import append_jsonl, commit, digest, environment, read_jsonl, run_folder, write_jsonl, write_text
+from distil.machine import commit, environment
+from distil.stage import append_jsonl, digest, read_jsonl, run_folder, write_jsonl, write_text
 from distil.student import generate, load_tokenizer
 from distil.student import load as load_student
 from distil.weights import resolve

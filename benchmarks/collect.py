@@ -25,7 +25,8 @@ os.environ["DISTIL_BATCH"] = "1"
 from peer import prompts as peer_prompts
 
 from distil.chat import Chat
-from distil.stage import environment, write_text
+from distil.machine import environment
+from distil.stage import write_text
 from distil.weights import cache_folder
 
 HERE = Path(__file__).parent

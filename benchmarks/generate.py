@@ -18,9 +18,10 @@ from pathlib import Path
 from distil import engines
 from distil.chat import Chat
 from distil.engines import Asked
+from distil.machine import environment
 from distil.problems import generate
 from distil.prompt import student_messages
-from distil.stage import environment, write_text
+from distil.stage import write_text
 from distil.student import encode_prompt, load, load_tokenizer, sampling
 from distil.weights import resolve
 

@@ -26,7 +26,8 @@ from distil.code import check_all
 from distil.confine import mechanism
 from distil.humaneval import BEGUN, MAX_TOKENS, load, messages
 from distil.intervals import interval
-from distil.stage import environment, write_jsonl, write_text
+from distil.machine import environment
+from distil.stage import write_jsonl, write_text
 
 RESULTS = Path(__file__).parent / "results" / "harness.json"
 # pass@1 in percent, greedy: Qwen2.5-Coder Technical Report (arXiv:2409.12186), table of the instruct models

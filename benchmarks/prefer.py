@@ -15,7 +15,8 @@ import sys
 from held_out import N_TEST, keep, measured, problems_of
 
 from distil import finetune, pairs, prefer
-from distil.stage import append_jsonl, commit, environment, read_jsonl, run_folder, write_text
+from distil.machine import commit, environment
+from distil.stage import append_jsonl, read_jsonl, run_folder, write_text
 
 SFT = {"train_tokens": 120_000, "learning_rate": 2e-4, "max_length": 512, "method": "lora"}
 MAX_PAIRS, LEARNING_RATE = 320, 1e-5

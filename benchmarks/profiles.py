@@ -10,8 +10,9 @@ import tempfile
 from pathlib import Path
 
 from distil import memory
+from distil.machine import environment
 from distil.profiles import PROFILES
-from distil.stage import StageError, environment, write_text
+from distil.stage import StageError, write_text
 
 ROWS = 16  # a step on a GPU
 CARDS = {  # GiB of the cards that the profiles are meant for, and how many share the weights

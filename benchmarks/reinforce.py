@@ -19,8 +19,9 @@ from held_out import N_TEST, gains, keep, measured, problems_of
 from reward import judged_rows
 
 from distil import finetune, judge, reinforce, reward_model, rewards
+from distil.machine import commit, environment
 from distil.problems import load
-from distil.stage import append_jsonl, commit, environment, read_jsonl, run_folder, write_text
+from distil.stage import append_jsonl, read_jsonl, run_folder, write_text
 
 SFT = {"train_tokens": 120_000, "learning_rate": 2e-4, "max_length": 512, "method": "lora"}
 GRPO = {"steps": 150, "group": 8, "learning_rate": 2e-5, "max_completion": 160}

@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 
 from distil import collect, judge, reward_model
-from distil.stage import environment, read_jsonl, run_folder, write_text
+from distil.machine import environment
+from distil.stage import read_jsonl, run_folder, write_text
 
 SPLITS = 5
 

@@ -18,7 +18,8 @@ from pathlib import Path
 from distil.code import check_all
 from distil.confine import works
 from distil.humaneval import BEGUN, load
-from distil.stage import environment, write_text
+from distil.machine import environment
+from distil.stage import write_text
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent / "tests"))

@@ -19,7 +19,8 @@ import sys
 from importlib import util
 from pathlib import Path
 
-from distil.stage import environment, run_folder, write_text
+from distil.machine import environment
+from distil.stage import run_folder, write_text
 
 FSDP = ["--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP",
         "--fsdp_state_dict_type", "FULL_STATE_DICT"]  # fmt: skip

@@ -21,7 +21,8 @@ from pathlib import Path
 from sft_variants import CHECK_ROWS, CHECKS, LEARNING_RATE, PROFILED, VARIANTS, WARM_UP, matrix_rate, once
 
 from distil import training
-from distil.stage import StageError, append_jsonl, environment, read_jsonl, run_folder, write_text
+from distil.machine import environment
+from distil.stage import StageError, append_jsonl, read_jsonl, run_folder, write_text
 
 TOKENS = 100_000
 RESULTS = Path(__file__).parent / "results"

@@ -18,7 +18,8 @@ from pathlib import Path
 from held_out import N_TEST, keep, measured, problems_of
 
 from distil import finetune, whitebox
-from distil.stage import append_jsonl, commit, environment, read_jsonl, run_folder, write_text
+from distil.machine import commit, environment
+from distil.stage import append_jsonl, read_jsonl, run_folder, write_text
 
 TOKENS = 120_000
 SFT = {"learning_rate": 2e-4, "max_length": 512, "method": "lora"}

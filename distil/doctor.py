@@ -8,8 +8,9 @@ from importlib import metadata, util
 
 from distil.chat import KEY_VARIABLES
 from distil.driver import read_state, runs_folder
+from distil.machine import RECORDED_PACKAGES, environment
 from distil.report import headline
-from distil.stage import RECORDED_PACKAGES, STAGES, environment, root, run_folder
+from distil.stage import STAGES, root, run_folder
 
 
 def doctor() -> int:

@@ -9,8 +9,9 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from distil.machine import environment
 from distil.parameters import ParameterError, effective, notebook_path
-from distil.stage import STAGES, Stage, StageError, environment, read_jsonl, root, run_folder, sha256, write_text
+from distil.stage import STAGES, Stage, StageError, read_jsonl, root, run_folder, sha256, write_text
 
 LEVEL = "95%"  # of every interval; the one number of a card that is no measurement
 NUMBER = re.compile(r"[-+]?\d(?:[\d,]*\d)?(?:\.\d+)?(?:e-?\d+)?%?")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from distil.stage import peak_ram_gb
+from distil.machine import peak_ram_gb
 
 
 def watch():

@@ -6,7 +6,7 @@ import difflib
 import html
 from collections.abc import Callable, Iterable, Sequence
 
-from distil.stage import environment
+from distil.machine import environment
 
 BOX = "white-space:pre-wrap;border-left:3px solid #bbb;padding:.3em .8em;margin:.2em 0;font-family:monospace"
 TABLE = "border-collapse:collapse;text-align:left"

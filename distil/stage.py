@@ -7,14 +7,11 @@ import fcntl
 import hashlib
 import json
 import os
-import platform
-import resource
-import subprocess
-import sys
 import time
 from collections.abc import Iterable
-from importlib import metadata
 from pathlib import Path
+
+from distil.machine import environment, peak_ram_gb, peak_vram_gb, root
 
 STAGES = (
     "01_collect",
@@ -27,23 +24,11 @@ STAGES = (
 )
 KEPT = "reference"  # the folder beside the runs that is part of the repository
 RESPONSES = "responses.jsonl"  # of a run: every answer of a live endpoint
-RECORDED_PACKAGES = ("torch", "transformers", "trl", "datasets", "peft", "unsloth", "reasoning-gym", "aiohttp")
 LOCK_WAIT_SECONDS = 15  # the kernel of a killed run notices within seconds that its parent is gone
 
 
 class StageError(RuntimeError):
     """A stage cannot start or go on; the message says what to do."""
-
-
-def root() -> Path:
-    """The project folder: $DISTIL_HOME, or the nearest folder upwards that holds `notebooks/`, or here."""
-    if os.environ.get("DISTIL_HOME"):
-        return Path(os.environ["DISTIL_HOME"])
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "notebooks" / "01_collect.ipynb").is_file():
-            return folder
-    return here
 
 
 def run_folder(run: str) -> Path:
@@ -237,47 +222,3 @@ class Stage:
         write_text(self.folder / "meta.json", json.dumps(meta, indent=1, ensure_ascii=False) + "\n")
         self.lock.release()
         return meta
-
-
-def peak_ram_gb() -> float:
-    """Peak resident memory of this process so far, in GiB."""
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
-
-
-def peak_vram_gb() -> float:
-    """Peak GPU memory that torch reserved in this process, in GiB; 0 without torch or a GPU."""
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available():
-        return 0.0
-    return round(torch.cuda.max_memory_reserved() / 2**30, 2)
-
-
-def environment() -> dict:
-    """Versions, machine and commit, as far as they can be known without importing anything heavy."""
-    from distil import __version__
-
-    versions = {"python": platform.python_version(), "distil": __version__}
-    for package in RECORDED_PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            pass
-    torch = sys.modules.get("torch")
-    gpu = torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else None
-    return {"versions": versions, "gpu": gpu, "cores": len(os.sched_getaffinity(0)), "commit": commit()}
-
-
-def commit() -> str | None:
-    """The git commit of the project folder, with a + if files differ from it; None outside a repository.
-
-    What the benchmarks wrote does not count as a difference: it is no part of what was measured.
-    """
-
-    def git(*args: str) -> str:
-        return subprocess.run(["git", "-C", root(), *args], capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "-uno", "--", ".", ":!benchmarks/results")
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
