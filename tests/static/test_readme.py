@@ -1,5 +1,6 @@
 """The figures in the README are those of the files it names."""
 
+import csv
 import json
 import re
 
@@ -26,6 +27,15 @@ def test_differences_are_the_measured_ones():
             if row["of"] == "fast":
                 gain, low, high = (f"{100 * row[key]:+.1f}" for key in ("difference", "ci_low", "ci_high"))
                 assert f"fast minus {row['to']}: {gain} points ({low} to {high})" in flat(README), (run, row)
+
+
+def test_the_other_seeds_are_the_measured_ones():
+    said = []
+    for seed in (1, 2):
+        with open(RESULTS / "cpu" / f"results_seed{seed}.csv", newline="") as handle:
+            (row,) = csv.DictReader(handle)
+        said.append(f"{float(row['accuracy']):.1%} at {float(row['tokens_per_answer']):.0f}")
+    assert f"04_finetune.seed=1` and 2 fast gets {said[0]} tokens and {said[1]}," in flat(README)
 
 
 def test_the_training_budget_is_the_measured_one():
