@@ -15,13 +15,16 @@ COLOURS = {
     "short": "#56B4E9",
     "unaligned": "#56B4E9",
     "adaptive": "#009E73",
+    "preferred": "#CC79A7",
+    "reinforced": "#E69F00",
+    "teacher": "#000000",
     "easy": "#56B4E9",
     "medium": "#009E73",
     "hard": "#D55E00",
     "unrated": "#999999",
 }
 IN_HISTOGRAM = ("base", "slow", "fast")  # more than three hide one another
-MORE = ["#CC79A7", "#E69F00", "#F0E442", "#000000"]
+MORE = ["#F0E442", "#CC79A7", "#E69F00", "#000000"]
 
 
 def colour(name: str, number: int) -> str:
@@ -146,8 +149,10 @@ def accuracy_tokens(results: Sequence[dict], path: Path) -> None:
             y,
             yerr=[[y - low], [high - y]],
             fmt="o",
-            capsize=4,
-            markersize=8,
+            capsize=max(2, 9 - number),
+            markersize=max(4, 18 - 2 * number),  # what lies under another shows as a ring
+            markeredgecolor="white",
+            markeredgewidth=0.5,
             color=colour(row["student"], number),
             label=row["student"],
         )
