@@ -24,7 +24,7 @@ COLOURS = {
     "unrated": "#999999",
 }
 IN_HISTOGRAM = ("base", "slow", "fast")  # more than three hide one another
-MORE = ["#F0E442", "#CC79A7", "#E69F00", "#000000"]
+MORE = ["#CC79A7", "#E69F00", "#000000", "#F0E442"]
 
 
 def colour(name: str, number: int) -> str:
