@@ -61,8 +61,9 @@ def check_vocabularies(student: str, teacher: str) -> None:
 
 def planned_for(student_folder: str, teacher_folder: str, batch: int, longest: int) -> memory.Plan:
     """How a step's rows, of `longest` tokens at most, go through a GPU that the teacher's weights lie on as well."""
-    teacher = memory.estimate(teacher_folder, "lora", 1, 1, memory.here())["weights"]
-    return memory.plan_further(student_folder, batch, longest, taken=teacher, scores=SCORES)
+    base, _ = memory.trained_how(teacher_folder)  # an adapter may teach, too
+    weights = memory.estimate(base, "lora", 1, 1, memory.here())["weights"]
+    return memory.plan_further(student_folder, batch, longest, taken=weights, scores=SCORES)
 
 
 def distil_from_logits(
