@@ -104,16 +104,22 @@ def key_of(row: dict) -> tuple[str, int]:
     return row["id"], row.get("sample", 0)
 
 
-def judged(texts: Sequence[str], problems: Sequence[dict]) -> list[tuple[str | None, bool]]:
-    """(answer, is it right?) of each completion; programs run several at once.
+def right(texts: Sequence[str], problems: Sequence[dict], *, boxed_only: bool = False) -> list[bool]:
+    """Is each completion right, as `verify.is_correct` has it? Programs run several at once.
 
     Raises SandboxError where they cannot be run safely.
     """
     code = [i for i, problem in enumerate(problems) if problem["verifier"] == "code"]
     verdicts = dict(zip(code, check_all([texts[i] for i in code], [problems[i] for i in code]), strict=True))
     return [
-        (extract_code(text, problem.get("entry_point", "")), verdicts[i].passed)
-        if i in verdicts
-        else (extract_answer(text), is_correct(text, problem))
+        verdicts[i].passed if i in verdicts else is_correct(text, problem, boxed_only=boxed_only)
         for i, (text, problem) in enumerate(zip(texts, problems, strict=True))
+    ]
+
+
+def judged(texts: Sequence[str], problems: Sequence[dict]) -> list[tuple[str | None, bool]]:
+    """(answer, is it right?) of each completion. Raises SandboxError as `right` does."""
+    return [
+        (extract_code(text, p.get("entry_point", "")) if p["verifier"] == "code" else extract_answer(text), verdict)
+        for text, p, verdict in zip(texts, problems, right(texts, problems), strict=True)
     ]

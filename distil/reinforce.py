@@ -10,6 +10,7 @@ from importlib import util
 from pathlib import Path
 
 from distil import memory
+from distil.answers import right
 from distil.prompt import prompt_of
 from distil.reward_model import RewardModel
 from distil.rewards import TERMS, check_spread, length_trend, reward_terms
@@ -105,9 +106,10 @@ def reward_functions(reward_model: str, line: tuple[float, float], gated: bool, 
             known.clear()  # the functions are called one after the other on the same completions
             rows = [json.loads(p) for p in problem]
             grades = graded.grades([row["question"] for row in rows], texts)
+            solved = right(texts, rows, boxed_only=True)
             known[key] = [
-                reward_terms(text, row, rv, cd, line, len(ids) / max_completion, gated)
-                for text, row, (rv, cd, _), ids in zip(texts, rows, grades, completion_ids, strict=True)
+                reward_terms(text, row, rv, cd, line, len(ids) / max_completion, gated, ok)
+                for text, row, (rv, cd, _), ids, ok in zip(texts, rows, grades, completion_ids, solved, strict=True)
             ]
         return known[key]
 

@@ -62,15 +62,17 @@ def reward_terms(
     line: tuple[float, float],
     used: float,
     gated: bool = True,
+    correct: bool | None = None,
 ) -> dict[str, float]:
     """Every term of the reward of one completion, unweighted, each in 0-1.
 
     `rv` and `cd` are its grades, 0-9; `line` is (a, b) of the verbosity asked for; `used` the share, 0-1, of the tokens
     allowed that it took. If `gated`, the style terms rv, cd and short are multiplied by correctness: a wrong answer
-    cannot buy itself reward with a pleasant length. rv: 1 - |RV - RV*|/9, RV* = clip(a + b*CD, 0, 9); cd:
+    cannot buy itself reward with a pleasant length. `correct` says whether the answer is right, where that is known
+    already. rv: 1 - |RV - RV*|/9, RV* = clip(a + b*CD, 0, 9); cd:
     1 - max(0, CD - cap)/9; short: 1 - used. (Our own; the source of RV and CD gives no formula.)
     """
-    correct = float(is_correct(text, problem, boxed_only=True))
+    correct = float(is_correct(text, problem, boxed_only=True) if correct is None else correct)
     wanted = min(9.0, max(0.0, line[0] + line[1] * cd))
     gate = correct if gated else 1.0
     return {
