@@ -10,7 +10,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-RECORDED_PACKAGES = ("torch", "transformers", "trl", "datasets", "peft", "unsloth", "reasoning-gym", "aiohttp")
+RECORDED_PACKAGES = "torch transformers trl datasets peft accelerate unsloth reasoning-gym aiohttp".split()
 
 
 def root() -> Path:

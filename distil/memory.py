@@ -14,10 +14,8 @@ GIB = 2**30
 ADAM = 4 + 8  # bytes a trained weight: its gradient, and Adam's two moments, in float32
 SAVED = 16, 8  # bytes a token that a layer keeps for its way back: a hidden unit, and one of the wider middle
 ENOUGH = 4096  # tokens at once that keep a GPU at work: rather fewer rows than to compute every layer twice
-SCORES = {
-    "unsloth": 2,
-    "trl": 10,
-}  # bytes a token's score of a word: with TRL its float32 copy and gradient, too
+# bytes a token's score of one word takes: with TRL its copy in float32 and the gradient of that, too
+SCORES = {"unsloth": 2, "trl": 10}
 MARGIN = 0.9  # of a GPU's memory; the rest is for what no estimate sees
 FLOORS = {"cpu": 1.0, "cuda": 0.0}  # GiB that the process takes with nothing loaded; a GPU's context is not counted
 
