@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from distil.profiles import PROFILES
@@ -113,3 +114,6 @@ def main(argv: list[str] | None = None) -> int:
     except (ChatError, ParameterError, ProblemError, StageError) as error:
         print(f"distil: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read what is printed has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to print goes nowhere
+        return 1

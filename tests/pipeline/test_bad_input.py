@@ -3,6 +3,8 @@
 import json
 import shutil
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -129,6 +131,15 @@ def test_status_and_doctor(project, capsys):
     assert "no run 'nope'" in capsys.readouterr().out
     assert main(["doctor"]) == 0
     assert "dtype" in capsys.readouterr().out
+
+
+def test_a_reader_may_go_away(project):
+    """`distil doctor | head -1` ends without a word of its own."""
+    command = [sys.executable, "-u", "-m", "distil", "doctor"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline().startswith("project")
+        process.stdout.close()
+        assert "Traceback" not in process.stderr.read()
 
 
 def test_a_folder_without_notebooks_is_named(tmp_path, monkeypatch, capsys):
