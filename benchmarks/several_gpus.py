@@ -1,6 +1,6 @@
 """Do several GPUs learn what one learns? Losses step by step: results/several_gpus.json.
 
-    python benchmarks/several_gpus.py RUN STUDENT [--processes 2] [--tokens 60000] [--methods lora,full]
+    python benchmarks/several_gpus.py RUN STUDENT [--processes 2] [--tokens 60000] [--methods lora full]
 
 RUN has been through 03. Each training is a run of its own below artifacts/RUN/several, started as a reader starts it:
 `accelerate launch -m distil.finetune`, with the same rows a step however many processes share them, plain TRL in all:
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("student")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=60_000)
-    parser.add_argument("--methods", default="lora,full")
+    parser.add_argument("--methods", nargs="+", choices=("lora", "full"), default=["lora", "full"])
     args = parser.parse_args()
     if util.find_spec("unsloth"):
         raise SystemExit("Unsloth is installed, which trains on one GPU and not on several: uninstall it first")
@@ -78,7 +78,7 @@ def main() -> None:
     found |= {"student": args.student, "tokens": args.tokens} | environment()
     path = Path(__file__).parent / "results" / "several_gpus.json"
     rows = []
-    for method in args.methods.split(","):
+    for method in args.methods:
         for way in WAYS:
             rows.append(train(args, way, method))
             alone = next(row for row in rows if (row["way"], row["method"]) == ("one", method))

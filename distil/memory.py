@@ -13,7 +13,7 @@ from distil.weights import resolve
 GIB = 2**30
 ADAM = 4 + 8  # bytes a trained weight: its gradient, and Adam's two moments, in float32
 SAVED = 16, 8  # bytes a token that a layer keeps for its way back: a hidden unit, and one of the wider middle
-ENOUGH = 4096  # tokens at once that keep a GPU at work: rather fewer rows than to compute every layer twice
+ENOUGH = 4096  # tokens at once, by our choice: with fewer, layers are computed again to make room for more
 # bytes a token's score of one word takes: with TRL its copy in float32 and the gradient of that, too
 SCORES = {"unsloth": 2, "trl": 10}
 MARGIN = 0.9  # of a GPU's memory; the rest is for what no estimate sees

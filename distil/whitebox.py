@@ -14,8 +14,8 @@ from distil.student import base_of, load, load_tokenizer
 from distil.training import load_student_for_training
 from distil.weights import resolve
 
-# Bytes a token's score of a word: both models' logits (4 and 2), the same divided by the temperature, their logarithms
-# (4 and 4), the loss and what it is made of (16), all alive at once in TRL's trainer.
+# Bytes a token's score of a word, counted in TRL's trainer: both models' logits (4 and 2), the same divided by the
+# temperature, their logarithms (4 and 4), the loss and what it is made of (16). Not yet held against a measured peak.
 SCORES = 36
 
 
