@@ -19,6 +19,7 @@ from distil.training import (
     load_for_training,
     on_one_gpu,
     processes,
+    sharded,
     train,
     trainer_arguments,
 )
@@ -129,6 +130,10 @@ def sft(
     planned = plan(student, method, batch // sharers, longest)
     steps = -(-len(ordered) // batch)
     arguments = trainer_arguments(out, steps, learning_rate, seed) | {"gradient_checkpointing": planned.checkpointing}
+    if sharded():
+        # TRL's chunked loss runs no forward of the output layer, whose weights FSDP gathers with the embeddings that
+        # they are tied to: after an evaluation and a checkpoint it leaves both sharded, and the next step dies
+        arguments |= {"loss_type": "nll"}
     if held_out:
         arguments |= {"eval_strategy": "steps", "eval_steps": arguments["save_steps"]}
     config = SFTConfig(

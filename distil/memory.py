@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 
 from distil.stage import StageError
 from distil.student import base_of
-from distil.training import LORA, TARGETS, backend, processes
+from distil.training import LORA, TARGETS, backend, processes, sharded
 from distil.weights import resolve
 
 GIB = 2**30
@@ -22,8 +21,8 @@ FLOORS = {"cpu": 1.0, "cuda": 0.0}  # GiB that the process takes with nothing lo
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a training runs: `place` (cpu or cuda), `backend` (unsloth or trl), GiB of one GPU, and how many GPUs share
-    the weights between them."""
+    """Where a training runs: `place` (cpu or cuda), `backend` (unsloth or trl), GiB that it may take of one GPU, and
+    how many GPUs share the weights between them."""
 
     place: str
     backend: str
@@ -32,14 +31,26 @@ class Machine:
 
 
 def here() -> Machine:
-    """This machine."""
+    """This machine, with what others leave of its GPU: a teacher may be served on it.
+
+    Several processes must cut a step up alike, so that they go by the size of a GPU, which all see alike.
+    """
     import torch
 
     if not torch.cuda.is_available():
         return Machine("cpu", "trl")
-    sharded = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-    gib = torch.cuda.get_device_properties(0).total_memory / GIB
-    return Machine("cuda", backend(), gib, processes() if sharded else 1)
+    gib = whole_gpu()
+    if processes() == 1:
+        ours = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()  # kept by torch, and free to be used again
+        gib = (torch.cuda.mem_get_info()[0] + ours) / GIB
+    return Machine("cuda", backend(), gib, processes() if sharded() else 1)
+
+
+def whole_gpu() -> float:
+    """GiB of the GPU, free or not."""
+    import torch
+
+    return torch.cuda.get_device_properties(0).total_memory / GIB
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from distil.training import load_student_for_training, on_one_gpu, train, traine
 from distil.verify import verifiable
 
 AT_ONCE = 32  # completions that go through the model together when it learns, at most; more take their turns
-WRITER_GIB, WRITER_SHARE = 6, 1 / 3  # what vLLM gets beside the weights; and of a GPU's memory at most
+WRITER_GIB, WRITER_SHARE = 6, 1 / 3  # what vLLM gets beside the weights; and of a GPU's free memory at most
 COLUMNS = {  # of rewards.csv, and what TRL's log calls them
     "step": "step",
     "reward": "reward",
@@ -45,20 +45,20 @@ def engine() -> str:
     return "vllm" if torch.cuda.is_available() and util.find_spec("vllm") else "transformers"
 
 
-def writers_share(student: str) -> float:
-    """The share of a GPU's memory that vLLM may take: its copy of the weights and what writing needs, a third at most.
+def writers_gib(student: str) -> float:
+    """GiB that vLLM may take: its copy of the weights and what writing needs, a third of what is free at most.
 
     It takes all that it is given, whatever the size of the GPU.
     """
     machine = memory.here()
     weights = memory.estimate(*memory.trained_how(student), 1, 1, machine)["weights"]
-    return min(WRITER_SHARE, (weights + WRITER_GIB) / machine.gib)
+    return min(WRITER_SHARE * machine.gib, weights + WRITER_GIB)
 
 
-def planned_for(student: str, attempts: int, longest: int, share: float) -> memory.Plan:
-    """How the `attempts` of a step, of `longest` tokens at most, are learned from in what vLLM's `share` leaves."""
+def planned_for(student: str, attempts: int, longest: int, taken: float) -> memory.Plan:
+    """How the `attempts` of a step, of `longest` tokens at most, are learned from, `taken` GiB being for others."""
     at_once = max(n for n in range(1, min(attempts, AT_ONCE) + 1) if attempts % n == 0)
-    return memory.plan_further(student, at_once, longest, taken=share * memory.here().gib)
+    return memory.plan_further(student, at_once, longest, taken=taken)
 
 
 def timed_trainer_class():
@@ -169,12 +169,13 @@ def grpo(
     rows = [{"prompt": prompt_of(p), "problem": json.dumps(p)} for p in usable]
     attempts = problems_a_step() * group
     longest = max(len(encode_prompt(tokenizer, row["prompt"])) for row in rows) + max_completion
-    vllm, share = {}, 0.0
+    vllm, taken = {}, sum(file.stat().st_size for file in Path(reward_model).glob("*.safetensors")) / memory.GIB
     if engine() == "vllm":
-        share = writers_share(student)
-        vllm = {"use_vllm": True, "vllm_mode": "colocate", "vllm_gpu_memory_utilization": share,
-                "vllm_max_model_length": longest}  # fmt: skip
-    planned = planned_for(student, attempts, longest, share)
+        writers = writers_gib(student)
+        vllm = {"use_vllm": True, "vllm_mode": "colocate", "vllm_max_model_length": longest,
+                "vllm_gpu_memory_utilization": writers / memory.whole_gpu()}  # fmt: skip
+        taken += writers
+    planned = planned_for(student, attempts, longest, taken)
     config = GRPOConfig(
         **trainer_arguments(out, steps, learning_rate, seed)
         | {"logging_steps": 1, "gradient_checkpointing": planned.checkpointing},

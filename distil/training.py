@@ -26,6 +26,11 @@ def processes() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
+def sharded() -> bool:
+    """Do the processes share the weights between them (FSDP), by what `accelerate launch` says?"""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
 def backend() -> str:
     """`unsloth` where one process trains on a GPU and it is installed, else `trl`."""
     import torch
@@ -38,6 +43,8 @@ def import_unsloth(compiler: bool) -> None:
     if backend() == "unsloth":
         if not compiler:
             os.environ.setdefault("UNSLOTH_COMPILE_DISABLE", "1")
+        # it would start a pool of processes for each map over each set, seconds each; ours are small
+        os.environ.setdefault("UNSLOTH_DATASET_NUM_PROC", "0")
         import unsloth  # noqa: F401
 
 

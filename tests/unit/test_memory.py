@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -48,6 +49,18 @@ def test_checkpointing_comes_in_where_no_row_fits_without_it():
         gpu = memory.Machine("cuda", "trl", room["total"] / memory.MARGIN + 0.01, sharers=8)
         found = memory.plan("tiny-random", "lora", 4, 10**6, gpu)
         assert (found.at_once, found.checkpointing, found.parts) == (1, expected, room)
+
+
+def test_a_gpu_has_what_others_leave_of_it(monkeypatch):
+    sizes = SimpleNamespace(total_memory=80 * memory.GIB)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: sizes)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (50 * memory.GIB, 80 * memory.GIB))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 5 * memory.GIB)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 2 * memory.GIB)
+    assert memory.here().gib == 53, "a server has 25 of 80, and 3 of our own 5 can be used again"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert memory.here().gib == 80, "processes cut a step up alike"
 
 
 def test_sharded_weights_are_a_part_each():

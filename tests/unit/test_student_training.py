@@ -33,6 +33,21 @@ def test_a_process_trains_on_one_gpu_though_it_sees_several(tmp_path):
     assert training.on_one_gpu(arguments).train_batch_size == 16
 
 
+def test_the_output_layer_runs_where_weights_are_shared_out(tiny, tmp_path, monkeypatch):
+    """FSDP loses the tied embeddings otherwise, once a look at the validation rows and a checkpoint have come."""
+    seen = []
+
+    class Look(TrainerCallback):
+        def on_train_begin(self, args, state, control, **kwargs):
+            seen.append(args.loss_type)
+
+    settings = {"train_tokens": 100, "learning_rate": 1e-3, "max_length": 256, "method": "lora", "seed": 0}
+    for sharded in ("false", "true"):
+        monkeypatch.setenv("ACCELERATE_USE_FSDP", sharded)
+        finetune.sft([training_row(CHAIN, PROBLEM)], [], tiny, tmp_path / sharded, **settings, callbacks=[Look()])
+    assert seen == ["chunked_nll", "nll"]
+
+
 def test_training_and_inference_render_the_same_tokens(tiny):
     tokenizer = load_tokenizer(tiny)
     encoded, too_long = finetune.encode_rows([training_row(CHAIN, PROBLEM)], tokenizer, 512)
