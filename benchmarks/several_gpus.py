@@ -13,6 +13,7 @@ import argparse
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -28,7 +29,7 @@ WAYS = {"one": (1, []), "ddp": (None, ["--multi_gpu"]), "fsdp": (None, FSDP)}  #
 
 
 def train(args: argparse.Namespace, way: str, method: str) -> dict:
-    """{way, method, processes, losses, tokens_per_s, memory_gb}, or with the end of what it said where it failed."""
+    """{way, method, processes, losses, tokens_per_s, memory_gb}, or with the `cause` where it failed."""
     home = run_folder(args.run) / "several" / f"{way}-{method}"
     judged = home / "artifacts" / "t" / "03_judge"
     shutil.copytree(run_folder(args.run) / "03_judge", judged, dirs_exist_ok=True)
@@ -44,7 +45,7 @@ def train(args: argparse.Namespace, way: str, method: str) -> dict:
                           capture_output=True, text=True)  # fmt: skip
     row = {"way": way, "method": method, "processes": count}
     if done.returncode:
-        return row | {"failed": done.stderr[-1500:]}
+        return row | {"failed": cause(done.stderr)}
     out = home / "artifacts" / "t" / "04_finetune" / "fast"
     with open(out / "log.csv", newline="") as handle:
         log = [line for line in csv.DictReader(handle) if line["loss"]]
@@ -54,6 +55,12 @@ def train(args: argparse.Namespace, way: str, method: str) -> dict:
         "losses": [float(line["loss"]) for line in log], "tokens_per_s": result["tokens_per_s"],
         "memory_gb": max(float(line["memory_gb"]) for line in log), "valid_loss": result["valid_loss"],
     }  # fmt: skip
+
+
+def cause(stderr: str) -> str:
+    """The first error that a process names, before those of its launcher; without one the end of what was said."""
+    named = re.search(r"^(?:\[rank\d+\]: )?(\w+(?:\.\w+)*Error: .*)$", stderr, re.MULTILINE)
+    return named[1] if named else stderr[-500:]
 
 
 def apart(row: dict, alone: dict) -> float:
@@ -74,7 +81,8 @@ def main() -> None:
         raise SystemExit("Unsloth is installed, which trains on one GPU and not on several: uninstall it first")
     import torch  # noqa: F401  environment() names the GPU only then
 
-    found = {"command": f"python benchmarks/several_gpus.py RUN STUDENT --processes {args.processes}"}
+    asked = f"--processes {args.processes} --tokens {args.tokens}"
+    found = {"command": f"python benchmarks/several_gpus.py RUN STUDENT {asked}"}
     found |= {"student": args.student, "tokens": args.tokens} | environment()
     path = Path(__file__).parent / "results" / "several_gpus.json"
     rows = []

@@ -229,6 +229,16 @@ def test_the_speed_of_training_is_the_measured_one():
     assert f"the losses of {len(same['check ours'])} steps are at most {same['relative_largest']:.2%} apart" in text
 
 
+def test_what_is_said_of_several_gpus_is_measured():
+    alone, ddp, fsdp = json.loads((RESULTS / "several_gpus.json").read_text())["rows"]
+    assert (alone["way"], ddp["way"], fsdp["way"]) == ("one", "ddp", "fsdp") and "DTensor" in fsdp["failed"]
+    first, second, *_ = zip(alone["losses"], ddp["losses"], strict=True)
+    assert first[0] == first[1] and second[0] == second[1]
+    said = f"those of {len(ddp['losses']) - 1} at most {ddp['largest_difference']:.1%} apart, at "
+    speeds = f"{ddp['tokens_per_s']:,.0f} tokens a second where one GPU has {alone['tokens_per_s']:,.0f}"
+    assert said + speeds in flat(README)
+
+
 def test_the_records_of_04_are_the_kept_ones():
     expected, taken, used = [], [], []
     for folder in sorted((RESULTS / "finetune").iterdir()):
