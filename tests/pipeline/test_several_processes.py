@@ -11,9 +11,12 @@ from conftest import ROOT
 
 from distil.judge import training_row
 from distil.stage import write_jsonl
+from distil.student import load
 
 SETTINGS = ["t", "fast", "--student", "tiny-random", "--train-tokens", "4000", "--learning-rate",
-            "1e-2", "--max-length", "256", "--method", "lora"]  # fmt: skip
+            "1e-2", "--max-length", "256", "--method"]  # fmt: skip
+FINETUNE = ("-m", "distil.finetune")
+TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")  # as accelerate does on GPUs
 
 
 def rows(n: int) -> list[dict]:
@@ -25,14 +28,14 @@ def rows(n: int) -> list[dict]:
     return made
 
 
-def train(folder, *launch: str) -> tuple[list[float], dict]:
+def train(folder, *launch: str, method: str = "lora") -> tuple[list[float], dict]:
     """(losses step by step, result) of a training in a run of its own."""
     judged = folder / "artifacts" / "t" / "03_judge"
     for part, some in (("train", rows(24)), ("valid", rows(4))):
         (judged / part).mkdir(parents=True, exist_ok=True)
         write_jsonl(judged / part / "fast.jsonl", some)
     environment = os.environ | {"DISTIL_HOME": str(folder), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *launch, "-m", "distil.finetune", *SETTINGS]
+    command = [sys.executable, *launch, *SETTINGS, method]
     done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     with open(folder / "artifacts/t/04_finetune/fast/log.csv", newline="") as handle:
@@ -41,14 +44,26 @@ def train(folder, *launch: str) -> tuple[list[float], dict]:
 
 
 def test_two_processes_learn_what_one_learns(tmp_path):
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]  # as accelerate does on GPUs
-    alone, result = train(tmp_path / "one")
-    together, shared = train(tmp_path / "two", *launch)
+    alone, result = train(tmp_path / "one", *FINETUNE)
+    together, shared = train(tmp_path / "two", *TWO, *FINETUNE)
     assert (result["processes"], shared["processes"]) == (1, 2)
     assert len(alone) == len(together) >= 5 and alone[-1] < alone[0] - 0.1
     assert together[:-1] == pytest.approx(alone[:-1], rel=2e-2)  # the last step is incomplete, and filled up for two
     assert (shared["tokens"], shared["examples"]) == (result["tokens"], result["examples"])
     assert not (tmp_path / "two/artifacts/t/04_finetune/fast/checkpoints").exists()
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_two_processes_that_share_the_weights_learn_what_one_learns(tmp_path, method):
+    """With looks at validation rows and checkpoints between the steps, and a student that can be loaded after them."""
+    alone, result = train(tmp_path / "one", *FINETUNE, method=method)
+    together, shared = train(tmp_path / "two", *TWO, str(ROOT / "tests" / "fsdp_on_cpu.py"), method=method)
+    assert shared["processes"] == 2 and shared["valid_loss"] == pytest.approx(result["valid_loss"], rel=2e-2)
+    assert len(alone) == len(together) >= 5 and alone[-1] < alone[0] - 0.1
+    assert together[:-1] == pytest.approx(alone[:-1], rel=2e-2)
+    first, second = (load(str(tmp_path / name / "artifacts/t/04_finetune/fast")) for name in ("one", "two"))
+    for (name, ours), (_, theirs) in zip(first.named_parameters(), second.named_parameters(), strict=True):
+        assert float((ours - theirs).detach().abs().max()) < 0.02, f"{name}: more than the last, incomplete step"
 
 
 def test_processes_that_cannot_share_a_step_are_refused(tmp_path):
@@ -57,6 +72,6 @@ def test_processes_that_cannot_share_a_step_are_refused(tmp_path):
     for part in ("train", "valid"):
         write_jsonl(tmp_path / "artifacts/t/03_judge" / part / "fast.jsonl", rows(4))
     environment = os.environ | {"DISTIL_HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "WORLD_SIZE": "3"}
-    command = [sys.executable, "-m", "distil.finetune", *SETTINGS]
+    command = [sys.executable, *FINETUNE, *SETTINGS, "lora"]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=100)
     assert done.returncode == 1 and "3 processes cannot share" in done.stderr and "Traceback" not in done.stderr
