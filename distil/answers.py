@@ -8,7 +8,7 @@ from pathlib import Path
 
 from distil import engines
 from distil.chat import quiet
-from distil.code import check_all, extract_code
+from distil.code import extract_code, side_by_side
 from distil.engines import Asked
 from distil.prompt import prompt_of
 from distil.stage import append_jsonl, digest, read_jsonl, write_jsonl
@@ -109,12 +109,7 @@ def right(texts: Sequence[str], problems: Sequence[dict], *, boxed_only: bool = 
 
     Raises SandboxError where they cannot be run safely.
     """
-    code = [i for i, problem in enumerate(problems) if problem["verifier"] == "code"]
-    verdicts = dict(zip(code, check_all([texts[i] for i in code], [problems[i] for i in code]), strict=True))
-    return [
-        verdicts[i].passed if i in verdicts else is_correct(text, problem, boxed_only=boxed_only)
-        for i, (text, problem) in enumerate(zip(texts, problems, strict=True))
-    ]
+    return side_by_side(lambda problem, text: is_correct(text, problem, boxed_only=boxed_only), problems, texts)
 
 
 def judged(texts: Sequence[str], problems: Sequence[dict]) -> list[tuple[str | None, bool]]:

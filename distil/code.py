@@ -6,11 +6,13 @@ import ast
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from distil.sandbox import Verdict, run, run_program
 
+T = TypeVar("T")
 LONGEST = 100_000  # characters of a program that is looked at
 FENCE = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", flags=re.DOTALL | re.MULTILINE)
 PYTHON = ("", "python", "python3", "py")
@@ -103,15 +105,26 @@ def check_code(code: str, problem: dict) -> Verdict:
     return run(code, tests, setup=setup, entry_point=name)
 
 
-def check_all(texts: Sequence[str], problems: Sequence[dict], workers: int | None = None) -> list[Verdict]:
-    """A verdict on each completion, several at once (`workers`, by default one and a half a core), in order.
+def check_all(texts: Sequence[str], problems: Sequence[dict]) -> list[Verdict]:
+    """A verdict on each completion, several at once, in order.
 
     Raises SandboxError where programs cannot be run safely.
     """
 
-    def check(text: str, problem: dict) -> Verdict:
+    def check(problem: dict, text: str) -> Verdict:
         code = extract_code(text, problem.get("entry_point", ""))
         return Verdict(False, "no code") if code is None else check_code(code, problem)
 
-    with ThreadPoolExecutor(workers or (os.cpu_count() or 1) * 3 // 2) as pool:
-        return list(pool.map(check, texts, problems))
+    return side_by_side(check, problems, texts)
+
+
+def side_by_side(work: Callable[..., T], problems: Sequence[dict], *more: Sequence) -> list[T]:
+    """`work(problem, *its part of more)` for all problems, in order. What it raises is raised.
+
+    Where the answer is a program, one and a half a core at once, since they mostly wait.
+    """
+    jobs = list(zip(problems, *more, strict=True))
+    programs = [i for i, problem in enumerate(problems) if problem["verifier"] == "code"]
+    with ThreadPoolExecutor((os.cpu_count() or 1) * 3 // 2) as pool:
+        done = dict(zip(programs, pool.map(lambda i: work(*jobs[i]), programs), strict=True))
+    return [done[i] if i in done else work(*job) for i, job in enumerate(jobs)]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from distil.arithmetic import false_equation
 from distil.chat import Chat, Reply
-from distil.code import FENCE, extract_code
+from distil.code import FENCE, extract_code, side_by_side
 from distil.prompt import messages
 from distil.verify import boxed_answers, is_correct, verifiable
 
@@ -127,11 +127,12 @@ def collect(
         seeds=[seed * 1000 + k for _, k in jobs],
         label=f"{style} chains",
     )
-    chains = [
-        make_chain(f"{problem['id']}-{style}-{k}", problem, style, reply, chat.model)
-        for (problem, k), reply in zip(jobs, replies, strict=True)
-        if reply is not None
-    ]
+
+    def chain(problem: dict, k: int, reply: Reply) -> dict:
+        return make_chain(f"{problem['id']}-{style}-{k}", problem, style, reply, chat.model)
+
+    answered = [(*job, reply) for job, reply in zip(jobs, replies, strict=True) if reply is not None]
+    chains = side_by_side(chain, *zip(*answered, strict=True)) if answered else []
     failed = []
     for failure in chat.failures:
         problem, k = jobs[failure.index]

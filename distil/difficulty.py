@@ -6,11 +6,12 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from distil.answers import right
 from distil.chat import Chat
 from distil.problems import ProblemError, read_rows
 from distil.prompt import prompt_of
 from distil.stage import write_jsonl
-from distil.verify import is_correct, verifiable
+from distil.verify import verifiable
 
 
 def pass_rates(problems: Sequence[dict], answer: Callable[[dict], str | None], samples: int) -> dict[str, float | None]:
@@ -19,15 +20,13 @@ def pass_rates(problems: Sequence[dict], answer: Callable[[dict], str | None], s
     An answer of None (a request that failed) does not count. The rate is None where no answer came, or none can be
     checked.
     """
-    rates: dict[str, float | None] = {}
-    for problem in problems:
-        rates[problem["id"]] = None
-        if not verifiable(problem):
-            continue
-        texts = [text for text in (answer(problem) for _ in range(samples)) if text is not None]
-        if texts:
-            rates[problem["id"]] = sum(is_correct(text, problem) for text in texts) / len(texts)
-    return rates
+    asked = [problem for problem in problems if verifiable(problem) for _ in range(samples)]
+    given = [(problem, text) for problem, text in zip(asked, map(answer, asked), strict=True) if text is not None]
+    answered, texts = [problem for problem, _ in given], [text for _, text in given]
+    found: dict[str, list[bool]] = {problem["id"]: [] for problem in problems}
+    for problem, correct in zip(answered, right(texts, answered), strict=True):
+        found[problem["id"]].append(correct)
+    return {name: sum(some) / len(some) if some else None for name, some in found.items()}
 
 
 def by_pass_rate(

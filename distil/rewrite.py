@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 
 from distil.chat import Chat, Reply
+from distil.code import side_by_side
 from distil.collect import chain_text, make_chain, split_steps
 from distil.intervals import interval
 from distil.prompt import messages
@@ -58,6 +59,13 @@ def rewrite(
     over tokens of the original); ids are `<parent>-<kind><suffix>`. Of a program's chain only the thought is rewritten,
     and none is corrupted: its program stays as it is.
     """
+
+    def rewritten(problem: dict, chain: dict, reply: Reply) -> dict:
+        if problem["verifier"] == "code":
+            reply = with_program(reply, chain)
+        name, ratio = f"{chain['id']}-{kind}{suffix}", round(reply.completion_tokens / max(1, chain["n_tokens"]), 3)
+        return make_chain(name, problem, kind, reply, chat.model, parent=chain["id"], ratio=ratio)
+
     accepted, rejected, waiting = {}, {}, list(chains)
     if kind == "corrupt":
         waiting = [chain for chain in chains if problems[chain["problem_id"]]["verifier"] != "code"]
@@ -70,8 +78,8 @@ def rewrite(
             label=kind,
         )
         failures = {failure.index: failure.reason for failure in chat.failures}
-        for place, (chain, reply) in enumerate(zip(waiting, replies, strict=True)):
-            if reply is None:
+        for place, chain in enumerate(waiting):
+            if place in failures:
                 rejected[chain["id"]] = {
                     "id": f"{chain['id']}-{kind}{suffix}",
                     "parent": chain["id"],
@@ -79,21 +87,11 @@ def rewrite(
                     "reason": "request failed",
                     "why": failures[place],
                 }
-                continue
-            problem = problems[chain["problem_id"]]
-            code = problem["verifier"] == "code"
-            if code:
-                reply = with_program(reply, chain)
-            row = make_chain(
-                f"{chain['id']}-{kind}{suffix}",
-                problem,
-                kind,
-                reply,
-                chat.model,
-                parent=chain["id"],
-                ratio=round(reply.completion_tokens / max(1, chain["n_tokens"]), 3),
-            )
-            reason = fault(row, chain, kind, code)
+        answered = [chain for place, chain in enumerate(waiting) if place not in failures]
+        asked = [problems[chain["problem_id"]] for chain in answered]
+        rows = side_by_side(rewritten, asked, answered, [reply for reply in replies if reply is not None])
+        for chain, problem, row in zip(answered, asked, rows, strict=True):
+            reason = fault(row, chain, kind, problem["verifier"] == "code")
             if reason is None:
                 accepted[chain["id"]] = row
                 rejected.pop(chain["id"], None)
