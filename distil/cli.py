@@ -1,4 +1,4 @@
-"""The command `distil`: run, status, verify, verify-reference, doctor, push, pull, record, filter, import-config."""
+"""The command `distil`: run the notebooks, look at, verify, serve and publish what they made."""
 
 from __future__ import annotations
 
@@ -46,6 +46,10 @@ def parser() -> argparse.ArgumentParser:
 
     commands.add_parser("doctor", help="what this machine has: GPU, dtype, disk, keys, versions")
 
+    command = commands.add_parser("serve", help="serve the base and all students of a run with vLLM, for 07 to measure")
+    command.add_argument("--run", default="cpu")
+    command.add_argument("more", nargs="*", metavar="-- OPTIONS", help="vLLM's own, such as -- --port 8001")
+
     command = commands.add_parser("push", help="publish what a finished run made, privately, on the Hub or ModelScope")
     command.add_argument("what", help="a student, merged, reward, data; separated by commas")
     command.add_argument("repository", help="OWNER/NAME, or modelscope:OWNER/NAME")
@@ -83,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Exit codes: 0 done, 1 a stage failed, 2 bad input (found before anything started)."""
     args = parser().parse_args(argv)
-    from distil import difficulty, doctor, driver, easydistill, hub, kept, published, recheck, record
+    from distil import difficulty, doctor, driver, easydistill, hub, kept, published, recheck, record, serve
     from distil.chat import ChatError
     from distil.parameters import ParameterError
     from distil.problems import ProblemError
@@ -102,6 +106,8 @@ def main(argv: list[str] | None = None) -> int:
             return kept.verify(args.folder)
         if args.command == "doctor":
             return doctor.doctor()
+        if args.command == "serve":
+            return serve.serve(args.run, args.more)
         if args.command == "push":
             return hub.push(args.run, args.what, args.repository, args.dry_run)
         if args.command == "pull":
