@@ -8,7 +8,7 @@ from pathlib import Path
 
 from distil import engines
 from distil.chat import quiet
-from distil.code import extract_code, side_by_side
+from distil.code import check_text, extract_code, side_by_side
 from distil.engines import Asked
 from distil.prompt import prompt_of
 from distil.stage import append_jsonl, digest, read_jsonl, write_jsonl
@@ -109,7 +109,13 @@ def right(texts: Sequence[str], problems: Sequence[dict], *, boxed_only: bool = 
 
     Raises SandboxError where they cannot be run safely.
     """
-    return side_by_side(lambda problem, text: is_correct(text, problem, boxed_only=boxed_only), problems, texts)
+
+    def is_right(problem: dict, text: str) -> bool:
+        if problem["verifier"] == "code":
+            return check_text(text, problem).passed
+        return is_correct(text, problem, boxed_only=boxed_only)
+
+    return side_by_side(is_right, problems, texts)
 
 
 def judged(texts: Sequence[str], problems: Sequence[dict]) -> list[tuple[str | None, bool]]:

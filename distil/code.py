@@ -105,17 +105,15 @@ def check_code(code: str, problem: dict) -> Verdict:
     return run(code, tests, setup=setup, entry_point=name)
 
 
+def check_text(text: str, problem: dict) -> Verdict:
+    """The verdict on a completion. Raises SandboxError where programs cannot be run safely."""
+    code = extract_code(text, problem.get("entry_point", ""))
+    return Verdict(False, "no code") if code is None else check_code(code, problem)
+
+
 def check_all(texts: Sequence[str], problems: Sequence[dict]) -> list[Verdict]:
-    """A verdict on each completion, several at once, in order.
-
-    Raises SandboxError where programs cannot be run safely.
-    """
-
-    def check(problem: dict, text: str) -> Verdict:
-        code = extract_code(text, problem.get("entry_point", ""))
-        return Verdict(False, "no code") if code is None else check_code(code, problem)
-
-    return side_by_side(check, problems, texts)
+    """A verdict on each completion, several at once, in order. Raises SandboxError as `check_text` does."""
+    return side_by_side(lambda problem, text: check_text(text, problem), problems, texts)
 
 
 def side_by_side(work: Callable[..., T], problems: Sequence[dict], *more: Sequence) -> list[T]:

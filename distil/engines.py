@@ -116,7 +116,7 @@ def paged(
                 seed=int(digest(*[a.seed for a in part]), 16) % 2**31, **config
             ),
         )
-        seconds = round((time.perf_counter() - begun) / len(part), 4)
+        seconds = round((time.perf_counter() - begun) / len(part), 6)
         if len(outputs) < len(part):  # it gave up, and does not say on which
             print(f"continuous batching answered {len(outputs)} of {len(part)}; answering all in plain batches")
             yield from plain(model, tokenizer, [part], max_new_tokens, temperature)
@@ -159,7 +159,7 @@ def served(
             f"{chat.endpoint} left {len(chat.failures)} of {len(asked)} questions to {chat.model!r} unanswered, the "
             f"first because: {chat.failures[0].reason}. The other answers are kept: give the command again"
         )
-    seconds = round((time.perf_counter() - begun) / chat.asked, 4) if chat.asked else None
+    seconds = round((time.perf_counter() - begun) / chat.asked, 6) if chat.asked else None
     yield [
         {
             "text": f"<think>\n{reply.reasoning}\n</think>\n\n{reply.text}" if reply.reasoning else reply.text,

@@ -101,7 +101,11 @@ def summarise(student: str, rows: Sequence[dict], seed: int = 0) -> dict:
         samples,
         *at_k(rows, samples, seed),
     )
-    return {name: round(v, 4) if isinstance(v, float) else v for name, v in zip(COLUMNS, values, strict=True)}
+    digits = {"seconds_per_answer": 6}  # a server takes milliseconds
+    return {
+        name: round(v, digits.get(name, 4)) if isinstance(v, float) else v
+        for name, v in zip(COLUMNS, values, strict=True)
+    }
 
 
 def by_difficulty(
@@ -130,6 +134,11 @@ def write_results(results: Sequence[dict], path: Path) -> None:
     write_text(path.with_suffix(".md"), markdown(results))
 
 
+def duration(seconds: float) -> str:
+    """Seconds in words: two digits after the point, or the first two that are not 0."""
+    return f"{seconds:.2f}" if seconds >= 0.1 else f"{seconds:.2g}"
+
+
 def markdown(results: Sequence[dict]) -> str:
     """The result table in Markdown: accuracy with its interval, tokens, seconds, and what did not end well."""
     lines = [
@@ -139,7 +148,7 @@ def markdown(results: Sequence[dict]) -> str:
     for row in results:
         lines.append(
             f"| {row['student']} | {row['accuracy']:.1%} ({row['ci_low']:.1%} to {row['ci_high']:.1%}) "
-            f"| {row['tokens_per_answer']:.0f} | {row['seconds_per_answer']:.2f} | {row['cut_off']:.0%} "
+            f"| {row['tokens_per_answer']:.0f} | {duration(row['seconds_per_answer'])} | {row['cut_off']:.0%} "
             f"| {row['no_answer']:.0%} |"
         )
     return "\n".join(lines) + "\n"

@@ -205,7 +205,7 @@ def generate(
                     "text": tokenizer.decode(answer, skip_special_tokens=True).strip(),
                     "n_tokens": len(answer),
                     "finish_reason": "stop" if stopped else "length",
-                    "seconds": round(seconds, 4),
+                    "seconds": round(seconds, 6),
                 }
             )
         yield rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from distil import reference
-from distil.evaluate import by_question, shares, speed
+from distil.evaluate import by_question, duration, shares, speed
 
 Table = tuple[list[str], Sequence[Sequence[str]]]
 
@@ -41,7 +41,7 @@ def speeds(rows: Sequence[dict], against: str) -> Table:
     body = []
     for r, g in zip(rows, speed(rows, against), strict=True):
         tokens = [f"{r['tokens_per_answer']:.0f}", f"{g['tokens_gain']:.1f}x"]
-        seconds = [f"{r['seconds_per_answer']:.2f}", f"{g['seconds_gain']:.1f}x"]
+        seconds = [duration(r["seconds_per_answer"]), f"{g['seconds_gain']:.1f}x"]
         body.append([r["student"], *tokens, *seconds, f"{r['tokens_per_second']:.0f}"])
     return columns, body
 
