@@ -70,6 +70,11 @@ def test_seconds_that_nobody_measured_are_not_made_up():
     assert evaluate.summarise("fast", unknown)["seconds_per_answer"] == 0.5
 
 
+@pytest.mark.parametrize(("seconds", "said"), [(12.345, "12.35"), (0.1, "0.10"), (0.0123, "0.012"), (0.004, "0.004")])
+def test_a_server_takes_milliseconds(seconds, said):
+    assert evaluate.duration(seconds) == said
+
+
 def test_tables_and_pictures(tmp_path):
     results = [evaluate.summarise(name, ROWS) for name in ("base", "slow")]
     results[0]["tokens_per_answer"] = 10.0

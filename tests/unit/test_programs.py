@@ -1,9 +1,11 @@
 """Functions to write: enough of them, each told from its like by its tests, and solved by its own reference."""
 
+import threading
+
 import pytest
 
 from distil import confine, programs
-from distil.code import check_all, read_tests
+from distil.code import check_all, read_tests, side_by_side
 from distil.problems import generate
 from distil.program_kinds import KINDS
 from distil.verify import check_verifier
@@ -47,6 +49,21 @@ def passes(checks, name: str, function) -> bool:
 
 
 @needs_sandbox
+def test_programs_go_several_at_once_and_the_order_stays():
+    """A problem that waits for the one after it would wait for ever, if they came one by one."""
+    meeting = threading.Barrier(2, timeout=20)
+
+    def work(problem: dict, number: int) -> int:
+        if problem["verifier"] == "code":
+            meeting.wait()
+        return number
+
+    problems = [{"verifier": kind} for kind in ("code", "exact", "code")]
+    assert side_by_side(work, problems, [1, 2, 3]) == [1, 2, 3]
+    with pytest.raises(ZeroDivisionError):
+        side_by_side(lambda problem: 1 // 0, problems)
+
+
 def test_verdicts_in_the_sandbox():
     rows = [r for r in generate("reference", 0, 12 * len(KINDS), 0) if r["task"] == "programs"]
     assert len({r["entry_point"] for r in rows}) == len(rows) == len(KINDS)
