@@ -19,7 +19,8 @@ from distil.student import base_of, encode_prompt, load_tokenizer
 from distil.training import load_student_for_training, on_one_gpu, train, trainer_arguments
 from distil.verify import verifiable
 
-AT_ONCE = 32  # completions that go through the model together when it learns, at most; more take their turns
+# completions that go through the model together when it learns, at most; more take turns. 16 took a laptop 8 GiB
+AT_ONCE = {"cuda": 32, "cpu": 4}
 WRITER_GIB, WRITER_SHARE = 6, 1 / 3  # what vLLM gets beside the weights; and of a GPU's free memory at most
 COLUMNS = {  # of rewards.csv, and what TRL's log calls them
     "step": "step",
@@ -57,7 +58,8 @@ def writers_gib(student: str) -> float:
 
 def planned_for(student: str, attempts: int, longest: int, taken: float) -> memory.Plan:
     """How the `attempts` of a step, of `longest` tokens at most, are learned from, `taken` GiB being for others."""
-    at_once = max(n for n in range(1, min(attempts, AT_ONCE) + 1) if attempts % n == 0)
+    most = min(attempts, AT_ONCE[memory.here().place])
+    at_once = max(n for n in range(1, most + 1) if attempts % n == 0)
     return memory.plan_further(student, at_once, longest, taken=taken)
 
 

@@ -178,4 +178,4 @@ def test_a_step_fits_the_gpu_beside_what_writes(tiny, monkeypatch):
         found[gib] = writers, reinforce.planned_for(tiny, 128, 100_000, writers).at_once
     assert found[4][0] == pytest.approx(4 / 3), "no more than a third of it"
     assert found[24][0] == found[80][0] >= reinforce.WRITER_GIB, "a larger GPU needs no more"
-    assert 1 <= found[4][1] < found[24][1] < found[80][1] == reinforce.AT_ONCE
+    assert 1 <= found[4][1] < found[24][1] < found[80][1] == reinforce.AT_ONCE["cuda"]
