@@ -20,7 +20,7 @@ LEARNING_RATE, MAX_LENGTH, SEED = 2e-4, 512, 0
 WARM_UP = 5  # the first steps compile, choose kernels and fill the allocator: they are trained but not timed
 LARGE = 64
 CHECK_ROWS = 8  # rows a step where losses are compared
-PROFILED = 3  # steps; reading what was seen of ten took a slow host longer than three minutes
+PROFILED = 3  # steps; what is seen of more takes longer to read than to train
 VARIANTS = {
     "ours": "finetune.sft as 04 calls it: Unsloth on a GPU, TRL elsewhere",
     "ours, large steps": f"the same, {LARGE} rows a step and four times the tokens, so that there are steps to time",

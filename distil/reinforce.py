@@ -19,7 +19,7 @@ from distil.student import base_of, encode_prompt, load_tokenizer
 from distil.training import load_student_for_training, on_one_gpu, train, trainer_arguments
 from distil.verify import verifiable
 
-# completions that go through the model together when it learns, at most; more take turns. 16 took 7.9 GiB of a laptop
+# completions that go through the model together when it learns, at most; more take turns. A laptop has 8 GiB
 AT_ONCE = {"cuda": 32, "cpu": 4}
 WRITER_GIB, WRITER_SHARE = 6, 1 / 3  # what vLLM gets beside the weights; and of a GPU's free memory at most
 COLUMNS = {  # of rewards.csv, and what TRL's log calls them

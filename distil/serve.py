@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 
+from distil.card import PLACES, home
 from distil.stage import StageError, run_folder
 from distil.weights import resolve
 
@@ -25,8 +26,9 @@ def command(run: str, more: Sequence[str]) -> list[str]:
     if not about.exists():
         raise StageError(f"{about} is missing: run 04_finetune first, distil run --run {run} --to 04")
     base = json.loads(about.read_text())["params"]["student"]
-    students = {file.parent.name: file.parent for file in run_folder(run).glob("0[456]_*/*/tokenizer_config.json")}
-    students.pop("reward_model", None)
+    names = [file.parent.name for file in sorted(about.parent.glob("*/tokenizer_config.json"))]
+    places = {name: run_folder(run) / home(name) for name in (*names, *PLACES)}
+    students = {name: place for name, place in places.items() if (place / "tokenizer_config.json").exists()}
     if not students:
         raise StageError(f"run {run!r} has no finished student: run 04_finetune, distil run --run {run} --to 04")
     for name, folder in students.items():
@@ -37,7 +39,7 @@ def command(run: str, more: Sequence[str]) -> list[str]:
             )
     ranks = [json.loads((folder / "adapter_config.json").read_text())["r"] for folder in students.values()]
     rank = next((size for size in RANKS if size >= max(ranks)), max(ranks))
-    modules = [f"{name}={folder.absolute()}" for name, folder in sorted(students.items())]
+    modules = [f"{name}={folder.absolute()}" for name, folder in students.items()]
     start = ["vllm", "serve", resolve(base), "--served-model-name", "base", "--generation-config", "vllm"]
     return [*start, "--enable-lora", "--max-lora-rank", str(rank), "--lora-modules", *modules, *more]
 

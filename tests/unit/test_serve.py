@@ -3,8 +3,12 @@
 import os
 import shutil
 import stat
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from distil.cli import main
 from distil.stage import run_folder
@@ -18,20 +22,18 @@ def project(made, tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_vllm_gets_the_base_and_every_adapter(project, capfd):
+def test_vllm_gets_the_base_and_every_adapter(project):
     program = project / "bin" / "vllm"
     program.parent.mkdir()
     program.write_text(f'#!{shutil.which("sh", path="/usr/bin:/bin")}\necho served: "$@"\n')
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    child = os.fork()
-    if not child:  # it becomes the server, and does not come back
-        main(["serve", "--run", "r", "--", "--port", "8001"])
-        os._exit(3)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    said = capfd.readouterr().out.splitlines()[-1].split()
+    command = [sys.executable, "-m", "distil", "serve", "--run", "r", "--", "--port", "8001"]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()[-1].split()
     fast, reinforced = (run_folder("r") / place for place in ("04_finetune/fast", "06_reinforce/reinforced"))
     assert said[:2] == ["served:", "serve"] and said[3:5] == ["--served-model-name", "base"]
-    assert (run_folder("r") / said[2] / "config.json").exists()
+    assert (Path(said[2]) / "config.json").exists()
     wanted = ["--max-lora-rank", "8", "--lora-modules", f"fast={fast}", f"reinforced={reinforced}", "--port", "8001"]
     assert said[-7:] == wanted, "the smallest rank vLLM knows that holds 4"
 
