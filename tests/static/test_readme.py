@@ -229,6 +229,21 @@ def test_the_speed_of_training_is_the_measured_one():
     assert f"the losses of {len(same['check ours'])} steps are at most {same['relative_largest']:.2%} apart" in text
 
 
+def test_what_the_profile_says_is_what_it_measured():
+    said, text = (RESULTS / "sft_profile.txt").read_text(), flat(README)
+    (waits,) = re.findall(r"([0-9.]+)% of the [0-9.]+ s that the", said)
+    assert f"the GPU waits {float(waits):.0f}% of the time for the host" in text
+
+    def a_step(operation: str) -> float:
+        (count,) = re.findall(rf"^ +[0-9.]+ +([0-9.]+) {operation}$", said, re.M)
+        return float(count)
+
+    assert f"starts {a_step('cudaLaunchKernel'):,.0f} kernels a step" in text
+    layers = 24  # of the 0.5B student
+    assert f"{a_step('aten::_cudnn_attention_forward') / layers:g} times a layer and step" in text
+    assert f"takes {a_step('aten::constant_pad_nd'):,.0f} paddings and {a_step('aten::copy_'):,.0f} copies" in text
+
+
 def test_what_is_said_of_several_gpus_is_measured():
     alone, ddp, fsdp = json.loads((RESULTS / "several_gpus.json").read_text())["rows"]
     assert (alone["way"], ddp["way"], fsdp["way"]) == ("one", "ddp", "fsdp") and "DTensor" in fsdp["failed"]
