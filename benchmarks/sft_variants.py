@@ -171,7 +171,7 @@ def matrix_rate() -> float:
 def once(rows: list[dict], student: str, name: str, tokens: int, profiled: bool = False):
     """One variant in this process, which must be a fresh one: (what the callback saw, seconds with loading)."""
     if name in ("ours", "check ours", *LARGE_STEPS):
-        training.import_unsloth(compiler=True)  # before transformers, which the callback imports
+        training.prepare_backend(compiler=True)  # before transformers, which the callback imports
     tokens = tokens * 4 if name in LARGE_STEPS else tokens // 2 if name in CHECKS else tokens
     seen = watch(name in CHECKS, profiled)
     with tempfile.TemporaryDirectory() as out:

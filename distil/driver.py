@@ -147,6 +147,7 @@ def execute(profile: str, run_name: str, stage: str, params: dict, force: bool) 
         "DISTIL_BATCH": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TQDM_DISABLE": "1",  # bars of libraries that have no switch of their own
         "DISTIL_HOME": str(root().resolve()),
     }
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

@@ -15,9 +15,9 @@ from distil.student import encode_prompt, load_tokenizer
 from distil.training import (
     METHODS,
     backend,
-    import_unsloth,
     load_for_training,
     on_one_gpu,
+    prepare_backend,
     processes,
     sharded,
     train,
@@ -112,7 +112,7 @@ def sft(
     done = out / "sft.json"
     if done.exists() and json.loads(done.read_text())["request"] == request:
         return json.loads(done.read_text())["result"]
-    import_unsloth(compiler=True)
+    prepare_backend(compiler=True)
     import datasets
     from trl import SFTConfig, SFTTrainer
 

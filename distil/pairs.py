@@ -11,7 +11,7 @@ from distil.judge import select_fast, split_by_problem
 from distil.prompt import prompt_of
 from distil.stage import StageError
 from distil.student import load_tokenizer
-from distil.training import import_unsloth
+from distil.training import prepare_backend
 from distil.verify import answered_once, is_correct, verifiable
 
 GAPS = {
@@ -112,7 +112,7 @@ def own_mistakes(problems: Sequence[dict], student: str, n: int, seed: int) -> l
     from distil.chat import quiet
     from distil.student import generate, load
 
-    import_unsloth(compiler=False)  # if at all, before transformers: the training that follows may want it
+    prepare_backend(compiler=False)  # if at all, before transformers: the training that follows may want it
     torch.manual_seed(seed)
     model, tokenizer = load(student), load_tokenizer(student)
     problems = [p for p in problems if verifiable(p)]  # an answer that nothing checked is not a mistake

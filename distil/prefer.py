@@ -10,9 +10,9 @@ from distil.pairs import check_pairs
 from distil.stage import StageError, digest, sha256, write_text
 from distil.student import base_of, load_tokenizer
 from distil.training import (
-    import_unsloth,
     load_student_for_training,
     on_one_gpu,
+    prepare_backend,
     train,
     trainer_arguments,
 )
@@ -120,7 +120,7 @@ def cogpo(
     done = out / "prefer.json"
     if done.exists() and json.loads(done.read_text())["request"] == request:
         return json.loads(done.read_text())["result"]
-    import_unsloth(compiler=False)
+    prepare_backend(compiler=False)
     import datasets
     import torch
     from trl import DPOConfig

@@ -38,14 +38,19 @@ def backend() -> str:
     return "unsloth" if processes() == 1 and torch.cuda.is_available() and util.find_spec("unsloth") else "trl"
 
 
-def import_unsloth(compiler: bool) -> None:
-    """Import Unsloth if it is the backend, before trl, which it patches. Its compiler pays in long trainings only."""
-    if backend() == "unsloth":
+def prepare_backend(compiler: bool) -> str:
+    """The `backend`'s name; Unsloth is imported, before transformers and trl, which it patches.
+
+    Its `compiler` pays in long trainings only.
+    """
+    chosen = backend()
+    if chosen == "unsloth":
         if not compiler:
             os.environ.setdefault("UNSLOTH_COMPILE_DISABLE", "1")
         # it would start a pool of processes for each map over each set, seconds each; ours are small
         os.environ.setdefault("UNSLOTH_DATASET_NUM_PROC", "0")
         import unsloth  # noqa: F401
+    return chosen
 
 
 def load_for_training(model: str, method: str, max_length: int, seed: int, checkpointing: bool = False):
