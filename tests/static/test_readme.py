@@ -38,6 +38,13 @@ def test_the_other_seeds_are_the_measured_ones():
     assert f"04_finetune.seed=1` and 2 fast gets {said[0]} tokens and {said[1]}," in flat(README)
 
 
+def test_what_is_said_of_harder_problems_on_a_laptop_is_measured():
+    with open(RESULTS / "cpu" / "results_reference.csv", newline="") as handle:
+        rows = {row["student"]: row for row in csv.DictReader(handle)}
+    base, slow, fast = (f"{float(rows[name]['accuracy']):.1%}" for name in ("base", "slow", "fast"))
+    assert f"base, slow and fast get {base}, {slow} and {fast} of {rows['fast']['n']} (" in flat(README)
+
+
 def test_the_training_budget_is_the_measured_one():
     meta = json.loads((RESULTS / "cpu" / "meta.json").read_text())["04_finetune"]
     assert f"{meta['params']['train_tokens']:,} training tokens" in README
