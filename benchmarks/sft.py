@@ -70,7 +70,7 @@ def profile(args: argparse.Namespace, student: str, name: str) -> None:
     before, during = seen.counts(WARM_UP, seen.last)[0], seen.counts(seen.last, seen.last + PROFILED)[0]
     idle = 1 - busy / during * before / seen.seconds  # kernels take as long without a profiler
     lines = [
-        f"python benchmarks/sft.py RUN {student} --profile {name!r} --rows {args.rows}",
+        f"python benchmarks/sft.py RUN {student} --profile {name!r} --rows {args.rows} --tokens {args.tokens}",
         json.dumps(environment()),
         f"{PROFILED} steps, {during} tokens: {seen.profiled:.3f} s profiled, the GPU computes {busy:.3f} s of them",
         f"GPU idle: {1 - busy / seen.profiled:.1%} under the profiler, {idle:.1%} of the {seen.seconds:.3f} s that the"
