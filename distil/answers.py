@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from distil import engines
 from distil.chat import quiet
 from distil.code import check_text, extract_code, side_by_side
 from distil.engines import Asked
+from distil.machine import give_memory_back
 from distil.prompt import prompt_of
 from distil.stage import append_jsonl, digest, read_jsonl, write_jsonl
 from distil.verify import extract_answer, is_correct
@@ -95,7 +95,7 @@ def answer(
             done |= {key_of(row): row for row in rows}
             bar.update(len(rows))
         bar.close()
-        gc.collect()  # the model, before the next one is loaded
+        give_memory_back()  # the model's, before the next one is loaded
     return [done[problem["id"], sample] for problem in problems for sample in range(samples)]
 
 

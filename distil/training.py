@@ -11,6 +11,7 @@ from pathlib import Path
 
 from distil.chat import quiet
 from distil.log import watch, write_log
+from distil.machine import give_memory_back
 from distil.stage import StageError, write_text
 from distil.student import base_of, choose_dtype
 from distil.trouble import explained, last_checkpoint
@@ -62,6 +63,7 @@ def load_for_training(model: str, method: str, max_length: int, seed: int, check
 
     if method not in METHODS:
         raise StageError(f"method {method!r}: use one of {', '.join(METHODS)}")
+    give_memory_back()
     folder = resolve(model)
     if backend() == "unsloth":
         from unsloth import FastLanguageModel
@@ -103,6 +105,7 @@ def load_student_for_training(folder: str, max_length: int | None = None):
     """
     import torch
 
+    give_memory_back()
     base = base_of(folder)
     if base and max_length and backend() == "unsloth":
         return load_adapter_with_unsloth(folder, base, max_length)

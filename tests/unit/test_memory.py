@@ -1,11 +1,13 @@
-"""The memory estimate, by hand on a tiny model and against a training."""
+"""The memory estimate, by hand on a tiny model and against a training; and memory that is given back."""
 
+import platform
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import ROOT
 
 from distil import memory
 from distil.stage import StageError
@@ -104,3 +106,24 @@ def test_against_a_training(tmp_path):
     assert done.returncode == 0, done.stderr
     rows, peak = done.stdout.split()[-2:]
     assert memory.estimate(student, "lora", int(rows), 490, CPU)["total"] == pytest.approx(float(peak), rel=0.25)
+
+
+KEPT_PIECES = """
+from distil.machine import give_memory_back
+
+def mib():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096 / 2**20
+
+pieces = [bytes(100_000) for _ in range(3000)]
+kept = pieces[::50]
+del pieces
+before = mib()
+give_memory_back()
+print(before - mib())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has to be told")
+def test_memory_that_lies_between_used_pieces_is_given_back():
+    done = subprocess.run([sys.executable, "-c", KEPT_PIECES], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert float(done.stdout) > 100
