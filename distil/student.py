@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from pathlib import Path
 
 from distil.stage import StageError
 from distil.weights import resolve
 
 TOP_P = 0.95  # of every sampled answer, as in `distil.store.request`
+BF16 = ("avx512_bf16", "amx_bf16", "bf16")  # instructions that multiply in bfloat16: of x86, the last of ARM
 BLOCK = 24  # tokens written between two looks at which answers of a batch are finished
 
 
-@cache  # it measures: two models of one process must not get two answers
 def choose_dtype() -> tuple:
-    """(torch dtype, the reason in words): bfloat16 where the hardware is fast at it, else what it is fast at."""
+    """(torch dtype, the reason in words): bfloat16 where the hardware has it, else what it is fast at.
+
+    Of a CPU its instructions decide, not a measurement: a busy moment would give the next process, and a training that
+    is resumed, another precision and so other weights.
+    """
     import torch
 
     if torch.cuda.is_available():
@@ -25,17 +28,10 @@ def choose_dtype() -> tuple:
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return torch.bfloat16, f"{name} computes in bfloat16"
         return torch.float16, f"{name} has no bfloat16"
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        a, b = torch.ones(512, 576, dtype=dtype), torch.ones(576, 1536, dtype=dtype)
-        a @ b
-        begun = time.perf_counter()
-        for _ in range(10):
-            a @ b
-        seconds[dtype] = time.perf_counter() - begun
-    ratio = seconds[torch.float32] / seconds[torch.bfloat16]
-    words = f"a matrix product runs at {ratio:.1f} times the speed of float32 in bfloat16 on this CPU"
-    return (torch.bfloat16 if ratio > 1.2 else torch.float32), words
+    known = getattr(torch.cpu, "get_capabilities", dict)()  # a torch without it tells nothing
+    if found := [name for name in BF16 if known.get(name)]:
+        return torch.bfloat16, f"this CPU computes in bfloat16 ({', '.join(found)})"
+    return torch.float32, "this CPU has no instructions for bfloat16"
 
 
 def load_tokenizer(folder: str):

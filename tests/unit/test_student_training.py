@@ -179,9 +179,20 @@ def test_the_growing_cache_gives_the_default_ones_answers(tiny):
     )
 
 
-def test_dtype_comes_with_a_reason():
-    dtype, why = choose_dtype()
-    assert dtype in (torch.float32, torch.bfloat16, torch.float16) and len(why) > 10
+@pytest.mark.parametrize(
+    ("instructions", "dtype"),
+    [
+        ({"avx2": True, "avx512_bf16": False}, torch.float32),
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"neon": True, "bf16": True}, torch.bfloat16),
+    ],
+)
+def test_the_cpu_decides_on_the_dtype_and_no_stopwatch(instructions, dtype, monkeypatch):
+    """On a busy machine a measurement once had a killed training go on in another precision."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
+    chosen, why = choose_dtype()
+    assert chosen == dtype and "bfloat16" in why
 
 
 def test_a_killed_evaluation_ends_with_the_same_answers(tiny, tmp_path):
