@@ -9,11 +9,11 @@ from distil.arithmetic import false_equation
 from distil.chat import Chat, Reply
 from distil.code import FENCE, extract_code, side_by_side
 from distil.prompt import messages
+from distil.turns import TAGS, in_turns
 from distil.verify import boxed_answers, is_correct, verifiable
 
 STYLES = ("fast", "slow")
 MAY_ERR = ("slow", "corrupt")  # a slow chain may err, notice and turn back; a corrupted one is meant to
-TAGS = re.compile(r"<\|(?:begin|end)_of_(?:thought|solution)\|>|</?think>")
 SOLUTION = re.compile(r"<\|begin_of_solution\|>(.*?)(?:<\|end_of_solution\|>|$)", re.DOTALL)
 
 
@@ -112,29 +112,41 @@ def prompt_name(style: str, problem: dict) -> str:
 
 
 def collect(
-    problems: Sequence[dict], chat: Chat, style: str, samples: int, seed: int, max_tokens: int = 1024
+    problems: Sequence[dict],
+    chat: Chat,
+    style: str,
+    samples: int,
+    seed: int,
+    turns: bool = False,
+    max_tokens: int = 1024,
 ) -> tuple[list[dict], list[dict]]:
     """(chains, failed): `samples` chains of one style for each problem, verified, as rows of `chains.jsonl`.
 
-    Sampled at temperature 0.7. A request that failed for good is a row {problem_id, style, sample, reason} of `failed`:
-    ask again and it is sent again. Raises ChatError where asking again cannot help.
+    Sampled at temperature 0.7. With `turns`, slow chains are made in turns (`distil.turns`), but for programs; such a
+    chain has `turns` True. A request that failed for good is a row {problem_id, style, sample, reason} of `failed`: ask
+    again and it is sent again. Raises ChatError where asking again cannot help.
     """
     jobs = [(problem, k) for problem in problems for k in range(samples)]
-    replies = chat.map(
-        [messages(prompt_name(style, problem), question=problem["question"]) for problem, _ in jobs],
-        max_tokens=max_tokens,
-        temperature=0.7,
-        seeds=[seed * 1000 + k for _, k in jobs],
-        label=f"{style} chains",
-    )
+    long = [turns and style == "slow" and problem["verifier"] != "code" for problem, _ in jobs]
+    answered, failed = [], []
+    for apart in (False, True):
+        part = [job for job, is_long in zip(jobs, long, strict=True) if is_long == apart]
+        prompts = [messages(prompt_name(style, problem), question=problem["question"]) for problem, _ in part]
+        asked = {"max_tokens": max_tokens, "temperature": 0.7, "seeds": [seed * 1000 + k for _, k in part]}
+        if apart:
+            replies, why = in_turns(prompts, chat, **asked)
+        else:
+            replies = chat.map(prompts, label=f"{style} chains", **asked)
+            why = {failure.index: failure.reason for failure in chat.failures}
+        answered += [(*job, reply, apart) for job, reply in zip(part, replies, strict=True) if reply is not None]
+        for index, reason in why.items():
+            problem, k = part[index]
+            failed.append({"problem_id": problem["id"], "style": style, "sample": k, "reason": reason})
 
-    def chain(problem: dict, k: int, reply: Reply) -> dict:
-        return make_chain(f"{problem['id']}-{style}-{k}", problem, style, reply, chat.model)
+    def chain(problem: dict, k: int, reply: Reply, apart: bool) -> dict:
+        more = {"turns": True} if apart else {}
+        return make_chain(f"{problem['id']}-{style}-{k}", problem, style, reply, chat.model, **more)
 
-    answered = [(*job, reply) for job, reply in zip(jobs, replies, strict=True) if reply is not None]
-    chains = side_by_side(chain, *zip(*answered, strict=True)) if answered else []
-    failed = []
-    for failure in chat.failures:
-        problem, k = jobs[failure.index]
-        failed.append({"problem_id": problem["id"], "style": style, "sample": k, "reason": failure.reason})
-    return chains, failed
+    order = {(problem["id"], k): place for place, (problem, k) in enumerate(jobs)}
+    answered.sort(key=lambda job: order[job[0]["id"], job[1]])
+    return side_by_side(chain, *zip(*answered, strict=True)) if answered else [], failed
