@@ -17,7 +17,7 @@ from distil.verify import extract_answer, is_correct
 
 def answer(
     problems: Sequence[dict],
-    load: Callable[[], tuple],
+    load: Callable[[], tuple | str],
     path: Path,
     *,
     weights: str,
@@ -32,9 +32,9 @@ def answer(
 
     Rows {id, of, text, n_tokens, finish_reason, seconds, correct, answer, sample}. `weights` says which student this
     is, by a digest or the name of its revision. Answers that lie in `path` are taken only if they are `of` the same
-    weights, question and settings; others are removed and answered anew. `load` gives (model, tokenizer) and is called
-    only if an answer is missing, and never for a server (see `engines.answers`), which knows the student by the name
-    of the file.
+    weights, question and settings; others are removed and answered anew. `load` gives (model, tokenizer), or what else
+    `engines.answers` wants of it, and is called only if an answer is missing. A server knows the student by the name of
+    the file.
 
     Here, rows are appended a whole batch at a time, and a batch that is not complete is answered anew as a whole. A
     batch's seed is made of what is asked in it: the same batches make the same answers, killed or not, and more

@@ -1,4 +1,4 @@
-"""How a student is asked: here through transformers, here with continuous batching, or behind an endpoint.
+"""How a student is asked: here through transformers, here with continuous batching, or behind a server.
 
 Each way takes the same batches of requests and yields their answers in the same order, a few at a time, as rows {text,
 n_tokens, finish_reason, seconds}; `seconds` is wall time divided by the answers that came of it.
@@ -16,6 +16,7 @@ from distil.limits import Limits
 from distil.stage import StageError, digest
 
 HERE = ("transformers", "paged")
+VLLM = "vllm"  # a server that 07 starts itself: distil.serve
 BATCH = 75  # answers at once, where nothing is said
 PAGED_AT_ONCE = 1024  # requests between two writes
 
@@ -29,7 +30,7 @@ class Asked:
 
 
 def read(text: str) -> tuple[str, int]:
-    """(engine, answers generated or requests under way at once) from `transformers:75`, `paged` or a server's URL.
+    """(engine, answers generated or requests under way at once) from `transformers:75`, `paged`, `vllm` or a URL.
 
     Raises StageError or ChatError for anything else, a URL without a key where one is needed among it.
     """
@@ -38,15 +39,17 @@ def read(text: str) -> tuple[str, int]:
         return name, int(width or BATCH)
     if text == "paged":
         return text, PAGED_AT_ONCE
+    if text == VLLM:
+        return text, Limits.read().concurrency
     if not width.startswith("//"):
-        raise StageError(f"engine {text!r}: use transformers:75, paged, or a server's URL such as http://HOST:8000/v1")
+        raise StageError(f"engine {text!r}: use transformers:75, paged, vllm, or a URL such as http://HOST:8000/v1")
     check_endpoint(text)
     return text, Limits.read().concurrency
 
 
 def answers(
     engine: str,
-    load: Callable[[], tuple],
+    load: Callable[[], tuple | str],
     batches: Sequence[Sequence[Asked]],
     *,
     name: str,
@@ -56,11 +59,11 @@ def answers(
 ) -> Iterator[list[dict]]:
     """Answers to all requests of `batches`, in order.
 
-    `load` gives (model, tokenizer) and is not called for a server, which is asked for the model `name` and whose
-    replies are kept in `store` one by one.
+    `load` gives (model, tokenizer); for `vllm` the address of a server, which then is up; it is not called where the
+    engine is an address. A server is asked for the model `name`, and its replies are kept in `store` one by one.
     """
     if engine not in HERE:
-        chat = Chat(name, engine, store=store)
+        chat = Chat(name, load() if engine == VLLM else engine, store=store)
         yield from served(chat, batches, max_new_tokens, temperature)
         return
     way = paged if engine == "paged" else plain

@@ -29,10 +29,10 @@ def own(students: str) -> list[str]:
 
 def check(students: str, engine: str) -> None:
     """Raises StageError if the teacher is to be measured and no server is named that could answer for it."""
-    if TEACHER in students.split(",") and "://" not in engine:
+    if TEACHER in students.split(",") and engine != "vllm" and "://" not in engine:
         raise StageError(
-            f"students={students}: the {TEACHER} answers through a server only: serve its model under the name "
-            f"{TEACHER!r} and give engine=http://HOST:8000/v1, or leave it out"
+            f"students={students}: the {TEACHER} answers through a server only: give engine=vllm, or serve its model "
+            f"under the name {TEACHER!r} and give engine=http://HOST:8000/v1, or leave it out"
         )
 
 

@@ -1,4 +1,4 @@
-"""One vLLM server for all students of a run: adapters on their base, each under the name by which 07 asks for it."""
+"""vLLM servers for what 07 measures: all adapters of a run on their base, or one whole model, under 07's own names."""
 
 from __future__ import annotations
 
@@ -6,42 +6,68 @@ import json
 import os
 import shlex
 import shutil
+import socket
+import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Sequence
+from pathlib import Path
 
 from distil.card import PLACES, home
 from distil.stage import StageError, run_folder
+from distil.student import base_of
 from distil.weights import resolve
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # --max-lora-rank takes no others
+PATIENCE = 1200  # seconds until a server has to be ready: the first start on a machine compiles
+SHARE = 0.9  # of the memory that is free on the GPU
 
 
-def command(run: str, more: Sequence[str]) -> list[str]:
-    """`vllm serve` for the base and the students that are finished; `more` are options of its own.
-
-    Sampling is left to who asks (`--generation-config vllm`). Raises StageError if there is no student, or one that is
-    no adapter.
-    """
+def students(run: str) -> tuple[str, dict[str, Path]]:
+    """(base, {name: folder}) of a run's finished students. Raises StageError if 04 has not been run."""
     about = run_folder(run) / "04_finetune" / "meta.json"
     if not about.exists():
         raise StageError(f"{about} is missing: run 04_finetune first, distil run --run {run} --to 04")
     base = json.loads(about.read_text())["params"]["student"]
     names = [file.parent.name for file in sorted(about.parent.glob("*/tokenizer_config.json"))]
     places = {name: run_folder(run) / home(name) for name in (*names, *PLACES)}
-    students = {name: place for name, place in places.items() if (place / "tokenizer_config.json").exists()}
-    if not students:
+    return base, {name: place for name, place in places.items() if (place / "tokenizer_config.json").exists()}
+
+
+def is_adapter(folder: Path) -> bool:
+    return (folder / "adapter_config.json").exists()
+
+
+def command(run: str, more: Sequence[str]) -> list[str]:
+    """`vllm serve` for the base and the students that are finished; `more` are options of its own.
+
+    Raises StageError if there is no student, or one that is no adapter.
+    """
+    base, found = students(run)
+    if not found:
         raise StageError(f"run {run!r} has no finished student: run 04_finetune, distil run --run {run} --to 04")
-    for name, folder in students.items():
-        if not (folder / "adapter_config.json").exists():
+    for name, folder in found.items():
+        if not is_adapter(folder):
             raise StageError(
                 f"{name} of run {run!r} is a whole model, no adapter, and a server has one model: serve each alone, "
                 f"vllm serve {folder} --served-model-name {name}, and measure one after the other; answers are kept"
             )
-    ranks = [json.loads((folder / "adapter_config.json").read_text())["r"] for folder in students.values()]
+    return [*adapted(base, found), *more]
+
+
+def adapted(base: str, adapters: dict[str, Path]) -> list[str]:
+    """`vllm serve` for a base, under that name, and adapters of it."""
+    ranks = [json.loads((folder / "adapter_config.json").read_text())["r"] for folder in adapters.values()]
     rank = next((size for size in RANKS if size >= max(ranks)), max(ranks))
-    modules = [f"{name}={folder.absolute()}" for name, folder in students.items()]
-    start = ["vllm", "serve", resolve(base), "--served-model-name", "base", "--generation-config", "vllm"]
-    return [*start, "--enable-lora", "--max-lora-rank", str(rank), "--lora-modules", *modules, *more]
+    modules = [f"{name}={folder.absolute()}" for name, folder in adapters.items()]
+    return [*alone(base, "base"), "--enable-lora", "--max-lora-rank", str(rank), "--lora-modules", *modules]
+
+
+def alone(model: str, name: str) -> list[str]:
+    """`vllm serve` for one whole model. Sampling is left to who asks (`--generation-config vllm`)."""
+    return ["vllm", "serve", resolve(model), "--served-model-name", name, "--generation-config", "vllm"]
 
 
 def serve(run: str, more: Sequence[str]) -> int:
@@ -52,3 +78,96 @@ def serve(run: str, more: Sequence[str]) -> int:
         print("distil: vllm is not installed here (pip install vllm, on a machine with a GPU)", file=sys.stderr)
         return 2
     os.execvp(words[0], words)
+
+
+def check(engine: str) -> None:
+    """Raise StageError if `engine` is vllm and there is none here."""
+    if engine == "vllm" and not shutil.which("vllm"):
+        raise StageError(
+            "engine=vllm: vllm is not installed here (pip install vllm, on a machine with a GPU); "
+            "give engine=transformers:75, or the URL of a server"
+        )
+
+
+class Servers:
+    """What the engine `vllm` of 07 asks: a server for the run's adapters and their base, one for each other model.
+
+    One runs at a time, from the first answer that is wanted of it until another is, or `stop`. It ends with this
+    process, however that ends (on Linux). `log` has its words.
+    """
+
+    def __init__(self, run: str):
+        self.run, self.log = run, run_folder(run) / "server.log"
+        self.process: subprocess.Popen | None = None
+        self.names: list[str] = []
+        self.url = ""
+
+    def address(self, name: str, model: str) -> str:
+        """The URL of a server that has `name`, whose weights are `model`: a folder, or an id. Raises StageError."""
+        if self.process is None or self.process.poll() is not None or name not in self.names:
+            self.stop()
+            self._start(name, model)
+        return self.url
+
+    def stop(self) -> None:
+        """End the server, if there is one."""
+        if self.process is not None:
+            self.process.terminate()
+            try:
+                self.process.wait(60)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self.process, self.names = None, []
+
+    def _start(self, name: str, model: str) -> None:
+        check("vllm")
+        base, found = students(self.run)
+        adapters = {student: folder for student, folder in found.items() if is_adapter(folder)}
+        if adapters and name in ("base", *adapters):
+            words, names = adapted(base, adapters), ["base", *adapters]
+        elif is_adapter(Path(model)):
+            words, names = adapted(base_of(model), {name: Path(model)}), [name]
+        else:
+            words, names = alone(model, name), [name]
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        words += ["--host", "127.0.0.1", "--port", str(port), *memory_share()]
+        with_parent = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
+        with open(self.log, "ab") as log:
+            log.write(f"{shlex.join(words)}\n".encode())
+            log.flush()
+            self.process = subprocess.Popen(
+                [*with_parent, *words], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            )
+        self.url, self.names = f"http://127.0.0.1:{port}/v1", names
+        self._wait()
+
+    def _wait(self) -> None:
+        """Until the server answers. Raises StageError, with the log's last words, if it ends before or never does."""
+        begun = time.monotonic()
+        while time.monotonic() - begun < PATIENCE:
+            if (code := self.process.poll()) is not None:
+                last = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
+                raise StageError(
+                    f"vllm ended with code {code} before it answered; {self.log} says why, its last lines: "
+                    + " | ".join(last)
+                )
+            try:
+                with urllib.request.urlopen(f"{self.url}/models", timeout=10):
+                    return
+            except (urllib.error.URLError, OSError):
+                time.sleep(1)
+        self.stop()
+        raise StageError(f"vllm was not ready after {PATIENCE} seconds: see {self.log}")
+
+
+def memory_share() -> list[str]:
+    """vLLM's option for the share of the GPU's memory that it may take, of what others have left free."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    free, total = torch.cuda.mem_get_info()
+    return ["--gpu-memory-utilization", f"{SHARE * free / total:.2f}"]

@@ -174,18 +174,19 @@ def test_the_teacher_is_a_row_that_its_own_server_answers_for(tmp_path, project)
         assert not seen
     with pytest.raises(StageError, match="the teacher answers through a server only"):
         published.check("base,teacher", "transformers:8")
+    published.check("base,teacher", "vllm")
 
 
 @pytest.mark.parametrize(("text", "read"), [
     ("transformers", ("transformers", 75)), ("transformers:8", ("transformers", 8)), ("paged", ("paged", 1024)),
-    ("http://localhost:8000/v1", ("http://localhost:8000/v1", 64)),
+    ("vllm", ("vllm", 64)), ("http://localhost:8000/v1", ("http://localhost:8000/v1", 64)),
 ])  # fmt: skip
 def test_engines_by_name(text, read, project):
     assert engines.read(text) == read
 
 
 @pytest.mark.parametrize(
-    "text", ["vllm", "transformers:0", "transformers:many", "paged:3", "http://example.org/v1", ""]
+    "text", ["vllm:3", "transformers:0", "transformers:many", "paged:3", "http://example.org/v1", ""]
 )
 def test_engines_that_cannot_be_meant(text, project):
     with pytest.raises((StageError, ChatError), match="engine|needs a key"):

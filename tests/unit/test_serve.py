@@ -1,17 +1,26 @@
-"""`distil serve`: the command for vLLM, or what stands in its way."""
+"""`distil serve` and the engine `vllm`: the command for vLLM, or what stands in its way; servers come and go.
 
+The program called vllm is one of these tests' own: it listens where it is told to and answers under the names it gets.
+"""
+
+import json
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
+from distil import evaluate, serve
 from distil.cli import main
-from distil.stage import run_folder
+from distil.serve import Servers
+from distil.stage import StageError, run_folder
 
 
 @pytest.fixture
@@ -54,3 +63,119 @@ def test_what_one_server_cannot_have_is_refused(project, capsys):
     assert "no finished student" in capsys.readouterr().err
     assert main(["serve", "--run", "none"]) == 2
     assert "run 04_finetune first" in capsys.readouterr().err
+
+
+PROGRAM = """
+import json, sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+words = sys.argv[1:]
+if "broken" in words[1]:
+    sys.exit("CUDA out of memory")
+after = words[words.index("--lora-modules") + 1 :] if "--lora-modules" in words else []
+names = [words[words.index("--served-model-name") + 1], *(w.split("=")[0] for w in after if "=" in w)]
+class Handler(BaseHTTPRequestHandler):
+    def log_message(self, *_): pass
+    def say(self, what):
+        data = json.dumps(what).encode()
+        self.send_response(200 if what else 404)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+    def do_GET(self):
+        self.say({"data": [{"id": name} for name in names], "model": words[1]})
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        message = {"role": "assistant", "content": "\\\\boxed{4} by " + body["model"]}
+        choice = {"index": 0, "finish_reason": "stop", "message": message}
+        usage = {"prompt_tokens": 1, "completion_tokens": 3, "total_tokens": 4}
+        self.say({"choices": [choice], "usage": usage} if body["model"] in names else {})
+ThreadingHTTPServer(("127.0.0.1", int(words[words.index("--port") + 1])), Handler).serve_forever()
+"""
+
+
+@pytest.fixture
+def vllm(project):
+    """A program called vllm on the path, and the words by which it was started."""
+    program = project / "bin" / "vllm"
+    program.parent.mkdir()
+    program.write_text(f"#!{sys.executable}\n{PROGRAM}")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    if setpriv := shutil.which("setpriv", path="/usr/bin:/bin"):
+        (program.parent / "setpriv").symlink_to(setpriv)
+    return lambda: (run_folder("r") / "server.log").read_text().splitlines()
+
+
+def what(url: str) -> dict:
+    with urllib.request.urlopen(f"{url}/models", timeout=10) as reply:
+        return json.loads(reply.read())
+
+
+def test_one_server_for_all_adapters_and_another_for_the_teacher(vllm):
+    servers = Servers("r")
+    base, places = serve.students("r")
+    url = servers.address("base", base)
+    assert [row["id"] for row in what(url)["data"]] == ["base", *places]
+    process = servers.process
+    assert servers.address("fast", str(places["fast"])) == url and servers.process is process, "it has them all"
+    teachers = servers.address("teacher", "some/teacher")
+    assert what(teachers) == {"data": [{"id": "teacher"}], "model": "some/teacher"}
+    assert process.poll() is not None, "one at a time: each takes the GPU's memory"
+    process = servers.process
+    servers.stop()
+    assert process.poll() is not None and servers.process is None
+    assert [line.split()[:2] for line in vllm()] == [["vllm", "serve"]] * 2
+
+
+def test_an_adapter_from_elsewhere_is_served_on_its_base(vllm, tmp_path):
+    _, places = serve.students("r")
+    elsewhere = shutil.copytree(places["fast"], tmp_path / "pulled")
+    servers = Servers("r")
+    assert [row["id"] for row in what(servers.address("me/tiny", str(elsewhere)))["data"]] == ["base", "me/tiny"]
+    servers.stop()
+
+
+def test_answers_are_measured_through_it_and_a_server_starts_only_for_missing_ones(vllm, tmp_path):
+    problem = {"id": "p", "question": "What is 2 + 2?", "answer": "4", "verifier": "exact", "task": "sum"}
+    servers = Servers("r")
+    settings = {"weights": "w", "max_new_tokens": 10, "batch_size": 3, "engine": "vllm"}
+    for _ in range(2):
+        (row,) = evaluate.answer([problem], lambda: servers.address("fast", "-"), tmp_path / "fast.jsonl", **settings)
+        assert row["correct"] and row["text"].endswith("by fast") and row["n_tokens"] == 3
+        servers.stop()
+    assert len(vllm()) == 1
+
+
+def test_a_server_that_dies_says_why(vllm):
+    servers = Servers("r")
+    with pytest.raises(StageError, match="vllm ended with code 1 .*server.log.*CUDA out of memory"):
+        servers.address("teacher", "broken/teacher")
+
+
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="no setpriv here")
+def test_a_server_ends_with_who_started_it(vllm):
+    code = "from distil.serve import Servers; s = Servers('r'); print(s.address('teacher', 'm'), flush=True); input()"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    url = parent.stdout.readline().strip()
+    assert what(url)["model"] == "m"
+    parent.send_signal(signal.SIGKILL)
+    parent.communicate()
+    for _ in range(100):
+        try:
+            what(url)
+        except OSError:
+            return
+        time.sleep(0.05)
+    raise AssertionError("the server outlived the kernel that started it, and keeps the GPU's memory")
+
+
+def test_without_vllm_the_run_is_refused_before_it_starts(project, capsys):
+    asked = ["run", "--run", "r", "--from", "07", "--set", "engine=vllm"]
+    assert main(asked) == 2
+    assert "engine=vllm: vllm is not installed here" in capsys.readouterr().err
+    assert main([*asked, "--dry-run"]) == 0
