@@ -7,7 +7,7 @@ memory are still to be measured.
 
 from __future__ import annotations
 
-TEACHER_HERE = {"teacher": "Qwen2.5-Coder-1.5B-Instruct", "endpoint": "http://127.0.0.1:8000/v1"}
+TEACHER_HERE = {"teacher": "Qwen/Qwen2.5-Coder-1.5B-Instruct", "endpoint": "http://127.0.0.1:8000/v1"}
 DEEPSEEK = {"teacher": "deepseek-chat", "endpoint": "https://api.deepseek.com/v1"}
 
 
@@ -53,21 +53,21 @@ PROFILES: dict[str, dict[str, dict]] = {
     "gpu80": {
         "all": TEACHER_HERE | pupil("Qwen/Qwen2.5-Coder-0.5B-Instruct"),
         # cleaning takes some of the problems to learn from, so that a few more are asked for than are wanted
-        "01_collect": {"problems": "reference", "n_train": 1536, "n_test": 500},
+        "01_collect": {"problems": "reference", "n_train": 1536, "n_test": 500, "turns": True},
         "04_finetune": {
             "students": "fast,slow,unaligned,adaptive",
             "method": "lora",
             "train_tokens": 300_000,
             "learning_rate": 2e-4,
-            "max_length": 1024,
+            "max_length": 2048,
         },
         "05_prefer": {"max_pairs": 320, "learning_rate": 1e-5},
         "06_reinforce": {"steps": 150, "group": 8, "learning_rate": 2e-5, "max_completion": 320},
         "07_eval": {
-            "students": "base,slow,unaligned,fast,adaptive,preferred,reinforced",
+            "students": "teacher,base,slow,unaligned,fast,adaptive,preferred,reinforced",
             "suite": "held-out?samples=4",
-            "engine": "transformers:500",  # one batch a sample: a step takes as long whatever the batch
-            "max_new_tokens": 640,
+            "engine": "vllm",
+            "max_new_tokens": 1536,
         },
     },
     "gpu80-7b": {
