@@ -7,11 +7,13 @@ from loopback import serve
 
 from distil import confine
 from distil.cli import main
+from distil.collect import chain_text
 from distil.problems import generate
 from distil.stage import read_jsonl, run_folder
 
 N_TRAIN, N_TEST = 48, 12
 SETTINGS = {"problems": "reference", "n_train": N_TRAIN, "n_test": N_TEST, "teacher": "t", "student": "tiny-random"}
+SETTINGS |= {"turns": True}
 
 SHORT = "It is asked for.\n\nIt is 1 at first."
 
@@ -30,7 +32,8 @@ def test_answers_and_programs_are_collected_rewritten_and_judged(project, capsys
             return "Verdict: medium"
         if first.startswith("You rate"):
             return "Verbosity: 3, Difficulty: 4, Correct: 1"
-        problem = next(row for row in rows if row["question"] in last)
+        asked = last if len(body["messages"]) < 4 else body["messages"][1]["content"]  # a later turn of a slow chain
+        problem = next(row for row in rows if row["question"] in asked)
         code = problem["verifier"] == "code"
         if first.startswith("You make test material"):
             return f"{SHORT.replace('1', '0')}\n\n{boxed(problem['answer'][::-1] + '0')}"
@@ -49,6 +52,10 @@ def test_answers_and_programs_are_collected_rewritten_and_judged(project, capsys
     )
     assert all(chain["correct"] for chain in chains)
     of_task = {row["id"]: row["task"] for row in rows}
+    assert all(
+        bool(c.get("turns")) == (c["style"] == "slow" and of_task[c["problem_id"]] != "programs") for c in chains
+    )
+    assert {chain_text(c).count("turned over") for c in chains} == {1, 3}
     short = read_jsonl(folder / "02_rewrite/chains.jsonl")
     assert {of_task[c["problem_id"]] for c in short} == set(of_task.values()) and len(short) == len(chains) // 2
     assert "programs" not in {of_task[c["problem_id"]] for c in read_jsonl(folder / "02_rewrite/corrupted.jsonl")}
