@@ -5,12 +5,14 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+import vllm_program
 from conftest import ROOT
 from hub_server import TOKEN, serve_hub
 from loopback import Cut
@@ -168,6 +170,27 @@ def test_another_suite_is_measured_beside_the_held_out_problems(done, home):
     back = run(home, "--from", "07")
     assert back.returncode == 0 and (folder / "results.md").read_text() in back.stdout
     assert (folder / "results.csv").read_bytes() == before, "no answer was asked for twice"
+
+
+def test_the_notebook_starts_and_ends_its_own_servers(done, home, tmp_path):
+    vllm_program.put(tmp_path / "bin")
+    path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    asked = ["--from", "07", "--set", "engine=vllm", "--set", "suite=held-out?samples=2"]
+    served = run(home, *asked, "--set", "students=teacher,base,fast", PATH=path)
+    assert served.returncode == 0, served.stdout + served.stderr
+    folder = home / "artifacts" / "t"
+    for student in ("teacher", "base", "fast"):
+        rows = read_jsonl(folder / f"07_eval/held-out/completions/{student}.jsonl")
+        assert len(rows) == 16 and all(row["text"].endswith(f"by {student}") for row in rows)
+    assert json.loads((folder / "07_eval/held-out/asked.json").read_text())["engine"] == "vllm"
+    started = [line.split() for line in (folder / "server.log").read_text().splitlines() if line.startswith("vllm")]
+    names = [words[words.index("--served-model-name") + 1] for words in started]
+    assert names == ["teacher", "base"], "one with the teacher, one with all students"
+    ports = [words[words.index("--port") + 1] for words in started]
+    for port in ports:
+        with pytest.raises(OSError):
+            socket.create_connection(("127.0.0.1", int(port)), timeout=5)
+    assert run(home, "--from", "07").returncode == 0
 
 
 def test_the_report_links_every_notebook(done, home):

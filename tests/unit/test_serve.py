@@ -1,7 +1,4 @@
-"""`distil serve` and the engine `vllm`: the command for vLLM, or what stands in its way; servers come and go.
-
-The program called vllm is one of these tests' own: it listens where it is told to and answers under the names it gets.
-"""
+"""`distil serve` and the engine `vllm`: the command for vLLM, or what stands in its way; servers come and go."""
 
 import json
 import os
@@ -15,6 +12,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import vllm_program
 from conftest import ROOT
 
 from distil import evaluate, serve
@@ -65,43 +63,10 @@ def test_what_one_server_cannot_have_is_refused(project, capsys):
     assert "run 04_finetune first" in capsys.readouterr().err
 
 
-PROGRAM = """
-import json, sys
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-words = sys.argv[1:]
-if "broken" in words[1]:
-    sys.exit("CUDA out of memory")
-after = words[words.index("--lora-modules") + 1 :] if "--lora-modules" in words else []
-names = [words[words.index("--served-model-name") + 1], *(w.split("=")[0] for w in after if "=" in w)]
-class Handler(BaseHTTPRequestHandler):
-    def log_message(self, *_): pass
-    def say(self, what):
-        data = json.dumps(what).encode()
-        self.send_response(200 if what else 404)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-    def do_GET(self):
-        self.say({"data": [{"id": name} for name in names], "model": words[1]})
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        message = {"role": "assistant", "content": "\\\\boxed{4} by " + body["model"]}
-        choice = {"index": 0, "finish_reason": "stop", "message": message}
-        usage = {"prompt_tokens": 1, "completion_tokens": 3, "total_tokens": 4}
-        self.say({"choices": [choice], "usage": usage} if body["model"] in names else {})
-ThreadingHTTPServer(("127.0.0.1", int(words[words.index("--port") + 1])), Handler).serve_forever()
-"""
-
-
 @pytest.fixture
 def vllm(project):
-    """A program called vllm on the path, and the words by which it was started."""
-    program = project / "bin" / "vllm"
-    program.parent.mkdir()
-    program.write_text(f"#!{sys.executable}\n{PROGRAM}")
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    if setpriv := shutil.which("setpriv", path="/usr/bin:/bin"):
-        (program.parent / "setpriv").symlink_to(setpriv)
+    """A program called vllm on the path; what it was told, and what it said."""
+    vllm_program.put(project / "bin")
     return lambda: (run_folder("r") / "server.log").read_text().splitlines()
 
 
