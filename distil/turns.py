@@ -24,7 +24,8 @@ def in_turns(
     """(replies, why: by index) to each of `prompts`, the later turns asked after it and all of them joined to one.
 
     None, with the reason in `why`, stands for a chain of which a request failed for good. A chain that is cut off in a
-    turn ends there. `max_tokens` is of each turn. Raises ChatError as `Chat.map` does.
+    turn ends there. Later turns go without the system prompt: small models take its example for part of the problem.
+    `max_tokens` is of each turn. Raises ChatError as `Chat.map` does.
     """
     talks = [list(prompt) for prompt in prompts]
     said: list[list[Reply]] = [[] for _ in prompts]
@@ -34,7 +35,8 @@ def in_turns(
         if not going:
             break
         for i in going if name else ():
-            talks[i] += [{"role": "assistant", "content": said[i][-1].text}, *messages(name)]
+            talk = [turn for turn in talks[i] if turn["role"] != "system"]
+            talks[i] = [*talk, {"role": "assistant", "content": said[i][-1].text}, *messages(name)]
         replies = chat.map(
             [talks[i] for i in going],
             max_tokens=max_tokens,

@@ -22,7 +22,7 @@ LAST = "Let me compare.\n\nThe first way gave 8, the second 7; 3 + 4 is 7.\n\n\\
 
 def talk(body: dict) -> str:
     """What is said in the turn that a request asks for."""
-    return {2: FIRST, 4: CHECK, 6: LAST}[len(body["messages"])]
+    return {2: FIRST, 3: CHECK, 5: LAST}[len(body["messages"])]
 
 
 def test_three_turns_are_one_chain_with_one_box(tmp_path, project):
@@ -30,8 +30,9 @@ def test_three_turns_are_one_chain_with_one_box(tmp_path, project):
         chat = Chat("m", endpoint, store=tmp_path / "store.jsonl")
         (chain,), failed = collect([SUM], chat, "slow", 1, seed=0, turns=True)
         assert not failed and len(seen) == 3
-        assert [m["role"] for m in seen[-1]["messages"]] == "system user assistant user assistant user".split()
-        assert seen[-1]["messages"][2]["content"] == FIRST and seen[-1]["messages"][4]["content"] == CHECK
+        assert [m["role"] for m in seen[0]["messages"]] == ["system", "user"]
+        assert [m["role"] for m in seen[-1]["messages"]] == "user assistant user assistant user".split()
+        assert seen[-1]["messages"][1]["content"] == FIRST and seen[-1]["messages"][3]["content"] == CHECK
         assert collect([SUM], chat, "slow", 1, seed=0, turns=True)[0] == [chain] and len(seen) == 3, "asked once"
     assert chain["correct"] and chain["turns"] and chain["finish_reason"] == "stop"
     assert chain["n_tokens"] == sum(len(text.split()) for text in (FIRST, CHECK, LAST))
@@ -59,7 +60,7 @@ def test_a_turn_that_fails_is_listed_and_asked_again(tmp_path, project):
     broken = [True]
 
     def answer(body: dict) -> str:
-        if "3 + 4" in body["messages"][1]["content"] and len(body["messages"]) == 4 and broken[0]:
+        if "3 + 4" in body["messages"][0]["content"] and len(body["messages"]) == 3 and broken[0]:
             raise Refusal(400, "flagged by the content_filter")
         return talk(body)
 
