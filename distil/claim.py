@@ -47,7 +47,8 @@ def claim(folder: Path) -> dict:
     `against` holds, for each of `AGAINST` that was measured, every other student: how many times fewer tokens and
     seconds an answer, and accuracy minus its own with the 95% interval, paired by question. `recovered` is accuracy
     over the teacher's: over that of its row in the same table; without one over the share of its chains of each style
-    that are right, on training problems, which only stands in for it. `asked_of_teacher` counts the requests of 01-03
+    that are right, on training problems, which only stands in for it. `turns`: were slow chains made in several?
+    `asked_of_teacher` counts the requests of 01-03
     and their tokens, where a live endpoint was asked. Raises StageError if fast or slow was not measured.
     """
     asked, given = recheck.content(folder / "asked.json"), answers(folder)
@@ -75,6 +76,7 @@ def claim(folder: Path) -> dict:
         "problems": len(right["fast"]),
         "samples": asked["samples"],
         "max_new_tokens": asked["max_new_tokens"],
+        "turns": recheck.content(folder / "01_collect" / "meta.json")["params"].get("turns", False),
         "commits": list(dict.fromkeys(row["commit"] for row in spent if row["commit"])),
         "against": against,
         "teacher": teacher,
@@ -150,9 +152,10 @@ def sentences(shown: dict) -> list[str]:
     """The claim in words, as the README has to say it."""
     against = shown["against"]
     fast = against["slow"]["fast"]
+    made = ", whose chains were made in turns of solving, checking and concluding" if shown["turns"] else ""
     said = [
-        f"fast against slow: {fast['tokens_gain']:.1f} times fewer tokens and {fast['seconds_gain']:.1f} times fewer "
-        f"seconds an answer, accuracy {points(fast)}"
+        f"fast against slow{made}: {fast['tokens_gain']:.1f} times fewer tokens and {fast['seconds_gain']:.1f} times "
+        f"fewer seconds an answer, accuracy {points(fast)}"
     ]
     said += [f"fast minus {other}: {points(against[other]['fast'])}" for other in ("base", TEACHER) if other in against]
     said += [f"{name} minus fast: {points(gap)}" for name, gap in against["fast"].items() if name not in AGAINST]
