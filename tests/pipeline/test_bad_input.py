@@ -38,11 +38,11 @@ from distil.stage import RESPONSES, Lock, run_folder, write_text
     (["--set", "problems=mine.jsonl"], "no such file"),
     (["--set", "suite=enigma"], "no suite 'enigma'; there are: held-out, harder"),
     (["--set", "suite=aime2024?samples=none"], "n and samples are whole numbers"),
-    (["--set", "engine=vllm"], "engine 'vllm': use transformers:75, paged, or a server's URL"),
+    (["--set", "engine=llama"], "engine 'llama': use transformers:75, paged, vllm, or a URL"),
     (["--set", "engine=https://api.deepseek.com/v1"], "needs a key"),
     (["--set", "endpoint=http://localhost:99999/v1"], "v1: the port is a number from 1 to 65535"),
     (["--set", "engine=http://localhost:port/v1"], "v1: the port is a number from 1 to 65535"),
-    (["--set", "07.students=base,teacher"], "the teacher answers through a server only: serve its"),
+    (["--set", "07.students=base,teacher"], "the teacher answers through a server only: give engine=vllm"),
     (["--set", "problems=enigma"], "no problem suite 'enigma'"),
     (["--set", "problems=hub:enigma"], "hub:enigma: no ready-made map of that name; there are: gsm8k"),
     (["--set", "problems=starter?against=exam.jsonl"], "no such file"),
@@ -68,7 +68,7 @@ def test_every_profile_gives_parameters_that_can_be_meant(project, monkeypatch, 
     engines.read(values["07_eval"]["engine"])
     taught = values["04_finetune"]["students"].split(",")
     assert set(taught) <= set(facts.SETS)
-    assert set(values["07_eval"]["students"].split(",")) <= {"base", "preferred", "reinforced", *taught}
+    assert set(values["07_eval"]["students"].split(",")) <= {"teacher", "base", "preferred", "reinforced", *taught}
     assert profile in DISK_GB
 
 
