@@ -127,26 +127,32 @@ def collect(
     again and it is sent again. Raises ChatError where asking again cannot help.
     """
     jobs = [(problem, k) for problem in problems for k in range(samples)]
-    long = [turns and style == "slow" and problem["verifier"] != "code" for problem, _ in jobs]
-    answered, failed = [], []
-    for apart in (False, True):
-        part = [job for job, is_long in zip(jobs, long, strict=True) if is_long == apart]
-        prompts = [messages(prompt_name(style, problem), question=problem["question"]) for problem, _ in part]
-        asked = {"max_tokens": max_tokens, "temperature": 0.7, "seeds": [seed * 1000 + k for _, k in part]}
-        if apart:
-            replies, why = in_turns(prompts, chat, **asked)
+    in_several = [turns and style == "slow" and problem["verifier"] != "code" for problem, _ in jobs]
+    replies: list[Reply | None] = [None] * len(jobs)
+    failed = []
+    for several in (False, True):
+        places = [place for place, is_so in enumerate(in_several) if is_so == several]
+        asked = [jobs[place] for place in places]
+        prompts = [messages(prompt_name(style, problem), question=problem["question"]) for problem, _ in asked]
+        settings = {"max_tokens": max_tokens, "temperature": 0.7, "seeds": [seed * 1000 + k for _, k in asked]}
+        if several:
+            answers, why = in_turns(prompts, chat, **settings)
         else:
-            replies = chat.map(prompts, label=f"{style} chains", **asked)
+            answers = chat.map(prompts, label=f"{style} chains", **settings)
             why = {failure.index: failure.reason for failure in chat.failures}
-        answered += [(*job, reply, apart) for job, reply in zip(part, replies, strict=True) if reply is not None]
+        for place, answer in zip(places, answers, strict=True):
+            replies[place] = answer
         for index, reason in why.items():
-            problem, k = part[index]
+            problem, k = asked[index]
             failed.append({"problem_id": problem["id"], "style": style, "sample": k, "reason": reason})
 
-    def chain(problem: dict, k: int, reply: Reply, apart: bool) -> dict:
-        more = {"turns": True} if apart else {}
+    def chain(problem: dict, k: int, reply: Reply, several: bool) -> dict:
+        more = {"turns": True} if several else {}
         return make_chain(f"{problem['id']}-{style}-{k}", problem, style, reply, chat.model, **more)
 
-    order = {(problem["id"], k): place for place, (problem, k) in enumerate(jobs)}
-    answered.sort(key=lambda job: order[job[0]["id"], job[1]])
+    answered = [
+        (*job, reply, several)
+        for job, reply, several in zip(jobs, replies, in_several, strict=True)
+        if reply is not None
+    ]
     return side_by_side(chain, *zip(*answered, strict=True)) if answered else [], failed
