@@ -92,15 +92,20 @@ def check(engine: str) -> None:
 class Servers:
     """What the engine `vllm` of 07 asks: a server for the run's adapters and their base, one for each other model.
 
-    One runs at a time, from the first answer that is wanted of it until another is, or `stop`. It ends with this
-    process, however that ends (on Linux). `log` has its words.
+    One runs at a time, from the first answer that is wanted of it until another is, or `stop`. It ends when nobody
+    holds this object any more, as when its cell is run again, and with this process, however that ends (on Linux).
+    `log` has its words.
     """
+
+    process: subprocess.Popen | None = None
 
     def __init__(self, run: str):
         self.run, self.log = run, run_folder(run) / "server.log"
-        self.process: subprocess.Popen | None = None
         self.names: list[str] = []
         self.url = ""
+
+    def __del__(self):
+        self.stop()
 
     def address(self, name: str, model: str) -> str:
         """The URL of a server that has `name`, whose weights are `model`: a folder, or an id. Raises StageError."""

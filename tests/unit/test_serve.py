@@ -91,6 +91,14 @@ def test_one_server_for_all_adapters_and_another_for_the_teacher(vllm):
     assert [line.split()[:2] for line in vllm()] == [["vllm", "serve"]] * 2
 
 
+def test_a_cell_that_is_run_again_leaves_no_server_behind(vllm):
+    servers = Servers("r")
+    servers.address("teacher", "m")
+    process = servers.process
+    servers = Servers("r")
+    assert process.poll() is not None and servers.process is None
+
+
 def test_an_adapter_from_elsewhere_is_served_on_its_base(vllm, tmp_path):
     _, places = serve.students("r")
     elsewhere = shutil.copytree(places["fast"], tmp_path / "pulled")
