@@ -146,12 +146,13 @@ class Servers:
             self.process = subprocess.Popen(
                 [*with_parent, *words], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
             )
-        self.url, self.names = f"http://127.0.0.1:{port}/v1", names
+        self.url = f"http://127.0.0.1:{port}/v1"
         self._wait()
+        self.names = names  # not before: who is interrupted while waiting starts anew
 
     def _wait(self) -> None:
         """Until the server answers. Raises StageError, with the log's last words, if it ends before or never does."""
-        begun = time.monotonic()
+        begun, directly = time.monotonic(), urllib.request.build_opener(urllib.request.ProxyHandler({}))
         while time.monotonic() - begun < PATIENCE:
             if (code := self.process.poll()) is not None:
                 last = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
@@ -160,7 +161,7 @@ class Servers:
                     + " | ".join(last)
                 )
             try:
-                with urllib.request.urlopen(f"{self.url}/models", timeout=10):
+                with directly.open(f"{self.url}/models", timeout=10):
                     return
             except (urllib.error.URLError, OSError):
                 time.sleep(1)

@@ -1,7 +1,7 @@
 """Slow chains in turns: a teacher that is no reasoning model is asked to solve, to check another way, and to conclude.
 
-What it writes in one turn is hardly longer than a fast chain. Three turns, joined, have the make of a reasoning model's
-chain: a first attempt, doubt, a second way, a comparison. Whoever shows their length has to say that they were made so.
+Asked once, it says what it does and stops. Three turns, joined, have the make of a reasoning model's chain: a first
+attempt, doubt, a second way, a comparison. Whoever shows their length has to say that they were made so.
 """
 
 from __future__ import annotations

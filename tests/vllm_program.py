@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 
 PROGRAM = """
-import json, sys
+import json, sys, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 words = sys.argv[1:]
 if "broken" in words[1]:
     sys.exit("CUDA out of memory")
+if "asleep" in words[1]:
+    time.sleep(60)
 after = words[words.index("--lora-modules") + 1 :] if "--lora-modules" in words else []
 names = [words[words.index("--served-model-name") + 1], *(w.split("=")[0] for w in after if "=" in w)]
 class Handler(BaseHTTPRequestHandler):

@@ -124,6 +124,14 @@ def test_a_server_that_dies_says_why(vllm):
         servers.address("teacher", "broken/teacher")
 
 
+def test_a_server_that_is_never_ready_is_ended(vllm, monkeypatch):
+    monkeypatch.setattr(serve, "PATIENCE", 2)
+    servers = Servers("r")
+    with pytest.raises(StageError, match="vllm was not ready after 2 seconds: see .*server.log"):
+        servers.address("teacher", "asleep/teacher")
+    assert servers.process is None
+
+
 @pytest.mark.skipif(not shutil.which("setpriv"), reason="no setpriv here")
 def test_a_server_ends_with_who_started_it(vllm):
     code = "from distil.serve import Servers; s = Servers('r'); print(s.address('teacher', 'm'), flush=True); input()"
