@@ -9,7 +9,7 @@ from distil.arithmetic import false_equation
 from distil.chat import Chat, Reply
 from distil.code import FENCE, extract_code, side_by_side
 from distil.prompt import messages
-from distil.turns import TAGS, in_turns
+from distil.turns import AFTERWARDS, TAGS, talk
 from distil.verify import boxed_answers, is_correct, verifiable
 
 STYLES = ("fast", "slow")
@@ -127,32 +127,25 @@ def collect(
     again and it is sent again. Raises ChatError where asking again cannot help.
     """
     jobs = [(problem, k) for problem in problems for k in range(samples)]
-    in_several = [turns and style == "slow" and problem["verifier"] != "code" for problem, _ in jobs]
-    replies: list[Reply | None] = [None] * len(jobs)
+    later = [AFTERWARDS if turns and style == "slow" and problem["verifier"] != "code" else () for problem, _ in jobs]
+    replies, why = talk(
+        [messages(prompt_name(style, problem), question=problem["question"]) for problem, _ in jobs],
+        later,
+        chat,
+        max_tokens=max_tokens,
+        temperature=0.7,
+        seeds=[seed * 1000 + k for _, k in jobs],
+        label=f"{style} chains",
+    )
+
+    def chain(problem: dict, k: int, reply: Reply, more: Sequence[str]) -> dict:
+        turned = {"turns": True} if more else {}
+        return make_chain(f"{problem['id']}-{style}-{k}", problem, style, reply, chat.model, **turned)
+
+    answered = [(*job, reply, more) for job, reply, more in zip(jobs, replies, later, strict=True) if reply is not None]
+    chains = side_by_side(chain, *zip(*answered, strict=True)) if answered else []
     failed = []
-    for several in (False, True):
-        places = [place for place, is_so in enumerate(in_several) if is_so == several]
-        asked = [jobs[place] for place in places]
-        prompts = [messages(prompt_name(style, problem), question=problem["question"]) for problem, _ in asked]
-        settings = {"max_tokens": max_tokens, "temperature": 0.7, "seeds": [seed * 1000 + k for _, k in asked]}
-        if several:
-            answers, why = in_turns(prompts, chat, **settings)
-        else:
-            answers = chat.map(prompts, label=f"{style} chains", **settings)
-            why = {failure.index: failure.reason for failure in chat.failures}
-        for place, answer in zip(places, answers, strict=True):
-            replies[place] = answer
-        for index, reason in why.items():
-            problem, k = asked[index]
-            failed.append({"problem_id": problem["id"], "style": style, "sample": k, "reason": reason})
-
-    def chain(problem: dict, k: int, reply: Reply, several: bool) -> dict:
-        more = {"turns": True} if several else {}
-        return make_chain(f"{problem['id']}-{style}-{k}", problem, style, reply, chat.model, **more)
-
-    answered = [
-        (*job, reply, several)
-        for job, reply, several in zip(jobs, replies, in_several, strict=True)
-        if reply is not None
-    ]
-    return side_by_side(chain, *zip(*answered, strict=True)) if answered else [], failed
+    for index, reason in why.items():
+        problem, k = jobs[index]
+        failed.append({"problem_id": problem["id"], "style": style, "sample": k, "reason": reason})
+    return chains, failed

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from distil.card import home
+from distil.engines import VLLM
 from distil.stage import Stage, StageError, sha256
 from distil.weights import from_modelscope, resolve
 
@@ -29,7 +30,7 @@ def own(students: str) -> list[str]:
 
 def check(students: str, engine: str) -> None:
     """Raises StageError if the teacher is to be measured and no server is named that could answer for it."""
-    if TEACHER in students.split(",") and engine != "vllm" and "://" not in engine:
+    if TEACHER in students.split(",") and engine != VLLM and "://" not in engine:
         raise StageError(
             f"students={students}: the {TEACHER} answers through a server only: give engine=vllm, or serve its model "
             f"under the name {TEACHER!r} and give engine=http://HOST:8000/v1, or leave it out"

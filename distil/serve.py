@@ -15,7 +15,9 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
+from distil import memory
 from distil.card import PLACES, home
+from distil.engines import VLLM
 from distil.stage import StageError, run_folder
 from distil.student import base_of
 from distil.weights import resolve
@@ -36,10 +38,6 @@ def students(run: str) -> tuple[str, dict[str, Path]]:
     return base, {name: place for name, place in places.items() if (place / "tokenizer_config.json").exists()}
 
 
-def is_adapter(folder: Path) -> bool:
-    return (folder / "adapter_config.json").exists()
-
-
 def command(run: str, more: Sequence[str]) -> list[str]:
     """`vllm serve` for the base and the students that are finished; `more` are options of its own.
 
@@ -49,7 +47,7 @@ def command(run: str, more: Sequence[str]) -> list[str]:
     if not found:
         raise StageError(f"run {run!r} has no finished student: run 04_finetune, distil run --run {run} --to 04")
     for name, folder in found.items():
-        if not is_adapter(folder):
+        if base_of(str(folder)) is None:
             raise StageError(
                 f"{name} of run {run!r} is a whole model, no adapter, and a server has one model: serve each alone, "
                 f"vllm serve {folder} --served-model-name {name}, and measure one after the other; answers are kept"
@@ -82,7 +80,7 @@ def serve(run: str, more: Sequence[str]) -> int:
 
 def check(engine: str) -> None:
     """Raise StageError if `engine` is vllm and there is none here."""
-    if engine == "vllm" and not shutil.which("vllm"):
+    if engine == VLLM and not shutil.which("vllm"):
         raise StageError(
             "engine=vllm: vllm is not installed here (pip install vllm, on a machine with a GPU); "
             "give engine=transformers:75, or the URL of a server"
@@ -126,13 +124,13 @@ class Servers:
         self.process, self.names = None, []
 
     def _start(self, name: str, model: str) -> None:
-        check("vllm")
+        check(VLLM)
         base, found = students(self.run)
-        adapters = {student: folder for student, folder in found.items() if is_adapter(folder)}
+        adapters = {student: folder for student, folder in found.items() if base_of(str(folder))}
         if adapters and name in ("base", *adapters):
             words, names = adapted(base, adapters), ["base", *adapters]
-        elif is_adapter(Path(model)):
-            words, names = adapted(base_of(model), {name: Path(model)}), [name]
+        elif own := base_of(model):
+            words, names = adapted(own, {name: Path(model)}), [name]
         else:
             words, names = alone(model, name), [name]
         with socket.socket() as free:
@@ -157,8 +155,8 @@ class Servers:
             if (code := self.process.poll()) is not None:
                 last = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
                 raise StageError(
-                    f"vllm ended with code {code} before it answered; {self.log} says why, its last lines: "
-                    + " | ".join(last)
+                    f"vllm ended with code {code} before it answered. Mend what {self.log} says, or give "
+                    f"engine=transformers:75; its last lines: {' | '.join(last)}"
                 )
             try:
                 with directly.open(f"{self.url}/models", timeout=10):
@@ -166,14 +164,15 @@ class Servers:
             except (urllib.error.URLError, OSError):
                 time.sleep(1)
         self.stop()
-        raise StageError(f"vllm was not ready after {PATIENCE} seconds: see {self.log}")
+        raise StageError(
+            f"vllm was not ready after {PATIENCE} seconds; {self.log} says how far it came. Give the command again, or "
+            "start a server yourself (distil serve) and name its address: engine=http://HOST:PORT/v1"
+        )
 
 
 def memory_share() -> list[str]:
     """vLLM's option for the share of the GPU's memory that it may take, of what others have left free."""
-    import torch
-
-    if not torch.cuda.is_available():
+    here = memory.here()
+    if here.place != "cuda":
         return []
-    free, total = torch.cuda.mem_get_info()
-    return ["--gpu-memory-utilization", f"{SHARE * free / total:.2f}"]
+    return ["--gpu-memory-utilization", f"{SHARE * here.gib / memory.whole_gpu():.2f}"]

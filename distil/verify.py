@@ -25,16 +25,31 @@ SAID = re.compile(r"(?:answer(?: is)?|答案[是为]?)\s*[:：]?\s*", re.IGNOREC
 REVISED = re.compile(r"\b(wait|actually|correction|mistake|wrong|incorrect|sorry)\b", re.IGNORECASE)
 
 
-def all_boxed(text: str) -> list[str]:
-    r"""Contents of every `\boxed{...}` whose braces balance, however they nest, in order."""
+def box_spans(text: str) -> list[tuple[int, int]]:
+    r"""(begin, end) of what each `\boxed{...}` holds whose braces balance, however they nest, in order."""
     found = []
     opened: list[int | None] = []  # for each brace that is open: where a box begins, or None
     for match in re.finditer(r"\\boxed\{|[{}]", text):
         if match.group() != "}":
             opened.append(match.end() if len(match.group()) > 1 else None)
         elif opened and (begin := opened.pop()) is not None:
-            found.append((begin, text[begin : match.start()].strip()))
-    return [content for _, content in sorted(found)]
+            found.append((begin, match.start()))
+    return sorted(found)
+
+
+def all_boxed(text: str) -> list[str]:
+    r"""Contents of every `\boxed{...}`, as `box_spans` finds them."""
+    return [text[begin:end].strip() for begin, end in box_spans(text)]
+
+
+def unboxed(text: str) -> str:
+    r"""A text with what its boxes hold in their place.
+
+    >>> unboxed(r"so \boxed{\frac{1}{2}}.")
+    'so \\frac{1}{2}.'
+    """
+    dress = {i for begin, end in box_spans(text) for i in (*range(begin - len(r"\boxed{"), begin), end)}
+    return "".join(sign for i, sign in enumerate(text) if i not in dress)
 
 
 def extract_boxed(text: str) -> str | None:

@@ -186,10 +186,9 @@ def test_the_notebook_starts_and_ends_its_own_servers(done, home, tmp_path):
     started = [line.split() for line in (folder / "server.log").read_text().splitlines() if line.startswith("vllm")]
     names = [words[words.index("--served-model-name") + 1] for words in started]
     assert names == ["teacher", "base"], "one with the teacher, one with all students"
-    ports = [words[words.index("--port") + 1] for words in started]
-    for port in ports:
+    for words in started:
         with pytest.raises(OSError):
-            socket.create_connection(("127.0.0.1", int(port)), timeout=5)
+            socket.create_connection(("127.0.0.1", int(words[words.index("--port") + 1])), timeout=5)
     assert run(home, "--from", "07").returncode == 0
 
 

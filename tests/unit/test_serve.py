@@ -15,7 +15,7 @@ import pytest
 import vllm_program
 from conftest import ROOT
 
-from distil import evaluate, serve
+from distil import evaluate, memory, serve
 from distil.cli import main
 from distil.serve import Servers
 from distil.stage import StageError, run_folder
@@ -91,6 +91,15 @@ def test_one_server_for_all_adapters_and_another_for_the_teacher(vllm):
     assert [line.split()[:2] for line in vllm()] == [["vllm", "serve"]] * 2
 
 
+def test_a_server_takes_a_share_of_what_others_leave(vllm, monkeypatch):
+    monkeypatch.setattr(memory, "here", lambda: memory.Machine("cuda", "trl", 40.0))
+    monkeypatch.setattr(memory, "whole_gpu", lambda: 80.0)
+    servers = Servers("r")
+    servers.address("teacher", "m")
+    servers.stop()
+    assert vllm()[-1].split()[-2:] == ["--gpu-memory-utilization", "0.45"]
+
+
 def test_a_cell_that_is_run_again_leaves_no_server_behind(vllm):
     servers = Servers("r")
     servers.address("teacher", "m")
@@ -120,14 +129,14 @@ def test_answers_are_measured_through_it_and_a_server_starts_only_for_missing_on
 
 def test_a_server_that_dies_says_why(vllm):
     servers = Servers("r")
-    with pytest.raises(StageError, match="vllm ended with code 1 .*server.log.*CUDA out of memory"):
+    with pytest.raises(StageError, match="vllm ended with code 1 .*server.log.*engine=.*CUDA out of memory"):
         servers.address("teacher", "broken/teacher")
 
 
 def test_a_server_that_is_never_ready_is_ended(vllm, monkeypatch):
     monkeypatch.setattr(serve, "PATIENCE", 2)
     servers = Servers("r")
-    with pytest.raises(StageError, match="vllm was not ready after 2 seconds: see .*server.log"):
+    with pytest.raises(StageError, match="vllm was not ready after 2 seconds; .*server.log.*distil serve"):
         servers.address("teacher", "asleep/teacher")
     assert servers.process is None
 

@@ -4,7 +4,8 @@ from loopback import Refusal, serve
 
 from distil.chat import Chat, Reply
 from distil.collect import chain_text, collect
-from distil.turns import joined, unboxed
+from distil.turns import joined
+from distil.verify import unboxed
 
 SUM = {"id": "sum", "question": "What is 3 + 4?", "answer": "7", "verifier": "exact", "task": "sum"}
 CODE = {"id": "code", "question": "Double x.", "answer": "", "verifier": "code", "tests": ["f(2) == 4"], "task": "f"}
@@ -60,7 +61,7 @@ def test_a_turn_that_fails_is_listed_and_asked_again(tmp_path, project):
     broken = [True]
 
     def answer(body: dict) -> str:
-        if "3 + 4" in body["messages"][0]["content"] and len(body["messages"]) == 3 and broken[0]:
+        if "3 + 4" in body["messages"][0]["content"] and len(body["messages"]) == 3 and broken:
             raise Refusal(400, "flagged by the content_filter")
         return talk(body)
 
@@ -72,7 +73,6 @@ def test_a_turn_that_fails_is_listed_and_asked_again(tmp_path, project):
         assert [(row["problem_id"], row["sample"]) for row in failed] == [("sum", 0)]
         assert "content_filter" in failed[0]["reason"]
         broken.clear()
-        broken.append(False)
         chains, failed = collect([SUM, other], chat, "slow", 1, seed=0, turns=True)
         assert [c["problem_id"] for c in chains] == ["sum", "other"] and not failed and len(seen) == 5 + 2
 
@@ -95,3 +95,5 @@ def test_of_a_reasoning_model_the_reasoning_is_the_thought():
 
 def test_boxes_are_opened_however_they_nest():
     assert unboxed(r"so \boxed{\frac{1}{2}} or \boxed{7}; \boxed{}") == r"so \frac{1}{2} or 7; "
+    assert unboxed(r"\boxed{\sqrt{\frac{1}{2}}}, \boxed{\boxed{7}}") == r"\sqrt{\frac{1}{2}}, 7"
+    assert unboxed(r"it is {1} and \boxed{never closed") == r"it is {1} and \boxed{never closed"
