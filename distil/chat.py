@@ -28,6 +28,8 @@ from distil.store import (
     what_differs,
 )
 from distil.transport import NO_KEY, THIS_PROMPT, Failed, Transport, run, split_reasoning
+from distil.vllm import AT_ONCE, LOG, VLLM, Server, alone
+from distil.vllm import check as check_vllm
 
 __all__ = [
     "Chat",
@@ -47,6 +49,7 @@ __all__ = [
 
 HERE = {"localhost", "127.0.0.1", "::1"}
 KEY_VARIABLES = ("DISTIL_API_KEY", "OPENAI_API_KEY")
+TEACHERS_SHARE = 0.75  # of a GPU's free memory, for a server of our own: in 03 the student is asked beside it
 DEAD_AFTER = 50  # requests in a row that failed for good: the endpoint is down, the rest need not be tried
 
 
@@ -69,17 +72,21 @@ def api_key(endpoint: str) -> str | None:
 
 
 def check_endpoint(endpoint: str) -> None:
-    """Raise ChatError unless `endpoint` is `recorded:NAME` or a URL with a key where one is needed.
+    """Raise ChatError unless `endpoint` is `recorded:NAME`, `vllm`, or a URL with a key where one is needed.
 
     The limits in the environment (`distil.limits`) are checked with it.
     """
     Limits.read()
+    if endpoint == VLLM:
+        return
     if endpoint.startswith("recorded:"):
         recording_file(endpoint.removeprefix("recorded:"))
         return
     url = urlparse(endpoint)
     if url.scheme not in {"http", "https"} or not url.hostname:
-        raise ChatError(f"endpoint {endpoint!r}: give recorded:NAME, or a URL such as https://api.deepseek.com/v1")
+        raise ChatError(
+            f"endpoint {endpoint!r}: give recorded:NAME, vllm, or a URL such as https://api.deepseek.com/v1"
+        )
     if url.username or url.password or url.query:  # not repeated here: it may be a key
         raise ChatError(
             f"the endpoint's address at {url.hostname} carries a user, a key or a query, and would be written into "
@@ -94,7 +101,10 @@ def check_endpoint(endpoint: str) -> None:
 
 
 def check_listening(endpoint: str) -> None:
-    """Raise ChatError if `endpoint` is a server on this machine and nobody listens there."""
+    """Raise ChatError if `endpoint` is a server on this machine and nobody listens there; StageError if it is `vllm`
+    and that is not installed."""
+    if endpoint == VLLM:
+        check_vllm("endpoint")
     url = urlparse(endpoint)
     if url.hostname not in HERE:
         return
@@ -108,7 +118,8 @@ def check_listening(endpoint: str) -> None:
 
 
 class Chat:
-    """A model behind an OpenAI-compatible endpoint, or behind a recording (`recorded:NAME`).
+    """A model behind an OpenAI-compatible endpoint, behind a recording (`recorded:NAME`), or behind a vLLM server of
+    our own (`vllm`), which starts when an answer is first missing and ends with `close`.
 
     `map` answers many requests at once; every answer is in `store` before it is returned. `limits` are the fields of
     `distil.limits.Limits`, by default from the environment. `failures` lists the requests of the last `map` that
@@ -118,7 +129,8 @@ class Chat:
     def __init__(self, model: str, endpoint: str, store: Path | None = None, **limits: object):
         check_endpoint(endpoint)
         self.model, self.endpoint = model, endpoint
-        self.limits = Limits.read(**limits)
+        self.limits = Limits.read(**({"at_once": AT_ONCE} if endpoint == VLLM else {}), **limits)
+        self.server = Server((store or Path(LOG)).with_name(LOG), "endpoint") if endpoint == VLLM else None
         self.recorded = endpoint.startswith("recorded:")
         name = endpoint.removeprefix("recorded:") if self.recorded else None
         self.store = Store(None if self.recorded else store, recording=name)
@@ -127,6 +139,7 @@ class Chat:
         self.failures: list[Failure] = []
         if not self.recorded:
             self.budget = Budget(self.limits)
+        if not (self.recorded or self.server):
             self.transport = Transport(endpoint, api_key(endpoint), self.limits)
 
     def map(
@@ -141,7 +154,8 @@ class Chat:
         """Answer each prompt (a list of messages), in order. None stands for a request that failed after retries.
 
         Raises ChatError at once where trying again cannot help: a bad key, an unknown model, a context too long, a
-        full disk, the cost reached, or a recording that holds no answer to one of the requests.
+        full disk, the cost reached, or a recording that holds no answer to one of the requests; StageError if a server
+        of our own does not start.
         """
         seeds = seeds or [0] * len(prompts)
         bodies = [
@@ -158,6 +172,11 @@ class Chat:
                 f"nearest that it holds: {what_differs(next(iter(waiting.values())), self.store)}"
             )
         reasons: dict[str, str] = {}
+        if waiting and self.server and not self.server.runs:
+            if not quiet():
+                print(f"starting vLLM with {self.model}, which takes a minute or more: {self.server.log}")
+            self.server.start(alone(self.model, self.model), TEACHERS_SHARE)
+            self.transport = Transport(self.server.url, NO_KEY, self.limits)
         if waiting:
             run(self._ask_all(waiting, label, reasons))
         self.failures = [
@@ -181,6 +200,11 @@ class Chat:
                 used[0] += reply.prompt_tokens
                 used[1] += reply.completion_tokens
         return replies
+
+    def close(self) -> None:
+        """End the server of our own, if there is one; it starts again when it is needed."""
+        if self.server:
+            self.server.stop()
 
     def totals(self) -> dict:
         """Requests and tokens so far, asked now and from the store, and the dollars that the asked ones cost."""

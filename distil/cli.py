@@ -62,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("record", help="run 01-03 against a live teacher and pack its answers as a recording")
     add_run_options(command)
     command.add_argument("--name", required=True, help="name of the recording: `endpoint=recorded:NAME` replays it")
-    command.add_argument("--endpoint", required=True, help="URL of the teacher's OpenAI-compatible API")
+    command.add_argument("--endpoint", required=True, help="URL of the teacher's OpenAI-compatible API, or vllm")
     command.add_argument("--teacher", required=True, help="the model's name at that endpoint")
     command.add_argument(
         "--revision", required=True, help="which weights these are: repository and commit, or file and sha256"
@@ -72,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("filter", help="keep the problems of a file that a served student sometimes solves")
     command.add_argument("input", metavar="IN.jsonl", help="problems, as for `--set problems=`")
     command.add_argument("output", metavar="OUT.jsonl", help="the kept ones; the others go to OUT.removed.jsonl")
-    command.add_argument("--endpoint", required=True, help="URL of the student's OpenAI-compatible API")
+    command.add_argument("--endpoint", required=True, help="URL of the student's OpenAI-compatible API, or vllm")
     command.add_argument("--model", required=True, help="the student's name at that endpoint")
     command.add_argument("--samples", type=int, default=4, help="answers to each problem (default: 4)")
     command.add_argument("--low", type=float, default=0.01, help="lowest share of right answers kept (default: 0.01)")

@@ -25,6 +25,7 @@ def doctor() -> int:
     print(f"disk      {shutil.disk_usage(root()).free / 1e9:.0f} GB free")
     how = mechanism()
     print(f"sandbox   {how}" if how else f"sandbox   none, code cannot be checked: {HOW}")
+    print(f"vllm      {shutil.which('vllm') or 'none; endpoint=vllm and engine=vllm need it'}")
     if util.find_spec("torch"):
         import torch
 

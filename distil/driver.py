@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from distil import __version__, engines, hub, published, report, serve, suites
+from distil import __version__, engines, hub, published, report, suites, vllm
 from distil.chat import check_endpoint, check_listening
 from distil.parameters import effective, notebook_path, stage_name
 from distil.problems import ProblemError, load
@@ -101,8 +101,8 @@ def run(profile: str, name: str, first: str, last: str, sets: list[str], force: 
         for stage in stages:
             say(f"{stage}  {json.dumps(values[stage])}")
         return 0
-    if "07_eval" in stages:
-        serve.check(values["07_eval"]["engine"])
+    if "07_eval" in stages and values["07_eval"]["engine"] == vllm.VLLM:
+        vllm.check("engine")
     if not (run_folder(name) / RESPONSES).exists():  # what is stored needs no server to be used again
         for stage in stages:
             check_listening(values[stage].get("endpoint", ""))

@@ -140,7 +140,9 @@ def carry(field: str, value: object, sets: dict[str, object], notes: list[str]) 
             sets["endpoint"] = value
     elif field == "models.teacher":
         sets["teacher"] = model_name(str(value))
-        notes.append(f"{field}: serve the model (vLLM, SGLang) under this name, and give its URL as endpoint")
+        notes.append(
+            f"{field}: add --set endpoint=vllm to serve it here, or the URL of a server that has it under this name"
+        )
     elif field == "models.student":
         sets["04_finetune.student"] = model_name(str(value))
         if model_name(str(value)) != str(value):

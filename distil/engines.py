@@ -14,9 +14,9 @@ from pathlib import Path
 from distil.chat import Chat, check_endpoint
 from distil.limits import Limits
 from distil.stage import StageError, digest
+from distil.vllm import AT_ONCE, VLLM
 
 HERE = ("transformers", "paged")
-VLLM = "vllm"  # a server that 07 starts itself: distil.serve
 BATCH = 75  # answers at once, where nothing is said
 PAGED_AT_ONCE = 1024  # requests between two writes
 
@@ -40,7 +40,7 @@ def read(text: str) -> tuple[str, int]:
     if text == "paged":
         return text, PAGED_AT_ONCE
     if text == VLLM:
-        return text, Limits.read().concurrency
+        return text, Limits.read(at_once=AT_ONCE).concurrency
     if not width.startswith("//"):
         raise StageError(f"engine {text!r}: use transformers:75, paged, vllm, or a URL such as http://HOST:8000/v1")
     check_endpoint(text)
@@ -63,7 +63,8 @@ def answers(
     engine is an address. A server is asked for the model `name`, and its replies are kept in `store` one by one.
     """
     if engine not in HERE:
-        chat = Chat(name, load() if engine == VLLM else engine, store=store)
+        _, at_once = read(engine)
+        chat = Chat(name, load() if engine == VLLM else engine, store=store, concurrency=at_once)
         yield from served(chat, batches, max_new_tokens, temperature)
         return
     way = paged if engine == "paged" else plain

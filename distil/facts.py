@@ -150,6 +150,6 @@ def command(facts: dict) -> str:
 
 def public(name: str, value: object) -> str:
     """A parameter as strangers may read it, for a shell: no address of a server or file of one's own."""
-    if name == "endpoint" and not str(value).startswith("recorded:") or name == "engine" and "://" in str(value):
+    if name in ("endpoint", "engine") and "://" in str(value):
         return "URL"
     return shlex.quote(re.sub(r"[^\s=?&]+\.jsonl", "FILE.jsonl", str(value)))

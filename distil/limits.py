@@ -37,9 +37,12 @@ class Limits:
     extra: dict = field(default_factory=dict)
 
     @classmethod
-    def read(cls, **given: object) -> Limits:
-        """Each limit as given, or else from $DISTIL_<NAME>. Raises ChatError for what cannot be meant."""
-        values = {}
+    def read(cls, at_once: int | None = None, **given: object) -> Limits:
+        """Each limit as given, or else from $DISTIL_<NAME>; `at_once` stands in for a concurrency that neither says.
+
+        Raises ChatError for what cannot be meant.
+        """
+        values = {"concurrency": at_once} if at_once else {}
         for name in [f.name for f in fields(cls)]:
             value = given.pop(name, None)
             source = name if value is not None else f"DISTIL_{name.upper()}"

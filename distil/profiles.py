@@ -1,13 +1,13 @@
 """Profiles: what a run changes against the notebooks' own defaults, which are the profile `cpu`.
 
-`all` holds for every stage that has the parameter. `gpu80` is the reference run, on one GPU of 80 GB beside a server of
-the teacher. Only `smoke` and `cpu` have been run as a whole yet; the others are starting points whose minutes and
+`all` holds for every stage that has the parameter. `gpu80` is the reference run, on one GPU of 80 GB, which serves its
+teacher, too. Only `smoke` and `cpu` have been run as a whole yet; the others are starting points whose minutes and
 memory are still to be measured.
 """
 
 from __future__ import annotations
 
-TEACHER_HERE = {"teacher": "Qwen/Qwen2.5-Coder-1.5B-Instruct", "endpoint": "http://127.0.0.1:8000/v1"}
+TEACHER_HERE = {"teacher": "Qwen/Qwen2.5-Coder-1.5B-Instruct", "endpoint": "vllm"}
 DEEPSEEK = {"teacher": "deepseek-chat", "endpoint": "https://api.deepseek.com/v1"}
 
 

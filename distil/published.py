@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 from distil.card import home
-from distil.engines import VLLM
 from distil.stage import Stage, StageError, sha256
+from distil.vllm import VLLM
 from distil.weights import from_modelscope, resolve
 
 SIZES = {

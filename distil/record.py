@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 
 from distil import driver
+from distil.facts import public
 from distil.stage import RESPONSES, StageError, run_folder, write_text
 from distil.store import Store
 
@@ -83,7 +84,8 @@ def card(args: argparse.Namespace, run: str, rows: list[dict], size: int) -> str
         "",
         "Command:",
         "",
-        f"    distil record --profile {args.profile} --name {args.name} --endpoint URL --teacher {args.teacher} \\",
+        f"    distil record --profile {args.profile} --name {args.name} "
+        f"--endpoint {public('endpoint', args.endpoint)} --teacher {args.teacher} \\",
         f"        --revision '{args.revision}' --licence {args.licence}"
         + "".join(f" --set {text}" for text in args.sets),
         "",

@@ -6,25 +6,17 @@ import json
 import os
 import shlex
 import shutil
-import socket
-import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
-from distil import memory
 from distil.card import PLACES, home
-from distil.engines import VLLM
 from distil.stage import StageError, run_folder
 from distil.student import base_of
-from distil.weights import resolve
+from distil.vllm import LOG, Server, alone
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # --max-lora-rank takes no others
-PATIENCE = 1200  # seconds until a server has to be ready: the first start on a machine compiles
-SHARE = 0.9  # of the memory that is free on the GPU
+SHARE = 0.9  # of the GPU's free memory
 
 
 def students(run: str) -> tuple[str, dict[str, Path]]:
@@ -63,11 +55,6 @@ def adapted(base: str, adapters: dict[str, Path]) -> list[str]:
     return [*alone(base, "base"), "--enable-lora", "--max-lora-rank", str(rank), "--lora-modules", *modules]
 
 
-def alone(model: str, name: str) -> list[str]:
-    """`vllm serve` for one whole model. Sampling is left to who asks (`--generation-config vllm`)."""
-    return ["vllm", "serve", resolve(model), "--served-model-name", name, "--generation-config", "vllm"]
-
-
 def serve(run: str, more: Sequence[str]) -> int:
     """The command `distil serve`: become the server. Where there is no vLLM, print its command and return 2."""
     words = command(run, more)
@@ -78,101 +65,33 @@ def serve(run: str, more: Sequence[str]) -> int:
     os.execvp(words[0], words)
 
 
-def check(engine: str) -> None:
-    """Raise StageError if `engine` is vllm and there is none here."""
-    if engine == VLLM and not shutil.which("vllm"):
-        raise StageError(
-            "engine=vllm: vllm is not installed here (pip install vllm, on a machine with a GPU); "
-            "give engine=transformers:75, or the URL of a server"
-        )
-
-
 class Servers:
     """What the engine `vllm` of 07 asks: a server for the run's adapters and their base, one for each other model.
 
-    One runs at a time, from the first answer that is wanted of it until another is, or `stop`. It ends when nobody
-    holds this object any more, as when its cell is run again, and with this process, however that ends (on Linux).
-    `log` has its words.
+    One runs at a time, from the first answer that is wanted of it until another is, or `stop`.
     """
 
-    process: subprocess.Popen | None = None
-
     def __init__(self, run: str):
-        self.run, self.log = run, run_folder(run) / "server.log"
-        self.names: list[str] = []
-        self.url = ""
-
-    def __del__(self):
-        self.stop()
+        self.run, self.names = run, []
+        self.server = Server(run_folder(run) / LOG, "engine")
 
     def address(self, name: str, model: str) -> str:
         """The URL of a server that has `name`, whose weights are `model`: a folder, or an id. Raises StageError."""
-        if self.process is None or self.process.poll() is not None or name not in self.names:
-            self.stop()
-            self._start(name, model)
-        return self.url
+        if not self.server.runs or name not in self.names:
+            words, self.names = self._for(name, model)
+            self.server.start(words, SHARE)
+        return self.server.url
 
     def stop(self) -> None:
         """End the server, if there is one."""
-        if self.process is not None:
-            self.process.terminate()
-            try:
-                self.process.wait(60)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-        self.process, self.names = None, []
+        self.server.stop()
 
-    def _start(self, name: str, model: str) -> None:
-        check(VLLM)
+    def _for(self, name: str, model: str) -> tuple[list[str], list[str]]:
+        """(command, names that the server will have)."""
         base, found = students(self.run)
         adapters = {student: folder for student, folder in found.items() if base_of(str(folder))}
         if adapters and name in ("base", *adapters):
-            words, names = adapted(base, adapters), ["base", *adapters]
-        elif own := base_of(model):
-            words, names = adapted(own, {name: Path(model)}), [name]
-        else:
-            words, names = alone(model, name), [name]
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        words += ["--host", "127.0.0.1", "--port", str(port), *memory_share()]
-        with_parent = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
-        with open(self.log, "ab") as log:
-            log.write(f"{shlex.join(words)}\n".encode())
-            log.flush()
-            self.process = subprocess.Popen(
-                [*with_parent, *words], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
-            )
-        self.url = f"http://127.0.0.1:{port}/v1"
-        self._wait()
-        self.names = names  # not before: who is interrupted while waiting starts anew
-
-    def _wait(self) -> None:
-        """Until the server answers. Raises StageError, with the log's last words, if it ends before or never does."""
-        begun, directly = time.monotonic(), urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        while time.monotonic() - begun < PATIENCE:
-            if (code := self.process.poll()) is not None:
-                last = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
-                raise StageError(
-                    f"vllm ended with code {code} before it answered. Mend what {self.log} says, or give "
-                    f"engine=transformers:75; its last lines: {' | '.join(last)}"
-                )
-            try:
-                with directly.open(f"{self.url}/models", timeout=10):
-                    return
-            except (urllib.error.URLError, OSError):
-                time.sleep(1)
-        self.stop()
-        raise StageError(
-            f"vllm was not ready after {PATIENCE} seconds; {self.log} says how far it came. Give the command again, or "
-            "start a server yourself (distil serve) and name its address: engine=http://HOST:PORT/v1"
-        )
-
-
-def memory_share() -> list[str]:
-    """vLLM's option for the share of the GPU's memory that it may take, of what others have left free."""
-    here = memory.here()
-    if here.place != "cuda":
-        return []
-    return ["--gpu-memory-utilization", f"{SHARE * here.gib / memory.whole_gpu():.2f}"]
+            return adapted(base, adapters), ["base", *adapters]
+        if own := base_of(model):
+            return adapted(own, {name: Path(model)}), [name]
+        return alone(model, name), [name]

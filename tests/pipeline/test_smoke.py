@@ -192,6 +192,21 @@ def test_the_notebook_starts_and_ends_its_own_servers(done, home, tmp_path):
     assert run(home, "--from", "07").returncode == 0
 
 
+def test_a_teacher_served_by_the_notebooks_gives_what_its_recording_gives(done, home, tmp_path):
+    vllm_program.put(tmp_path / "bin")
+    path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    served = run(home, "--run", "served", "--to", "03", "--set", "endpoint=vllm", PATH=path)
+    assert served.returncode == 0, served.stdout + served.stderr
+    recorded, folder = home / "artifacts" / "t", home / "artifacts" / "served"
+    for name in ("01_collect/chains.jsonl", "02_rewrite/chains.jsonl", "03_judge/train/fast.jsonl"):
+        assert (folder / name).read_bytes() == (recorded / name).read_bytes()
+    started = [line.split() for line in (folder / "server.log").read_text().splitlines() if line.startswith("vllm")]
+    assert len(started) == 3, "one a notebook"
+    for words in started:
+        with pytest.raises(OSError):
+            socket.create_connection(("127.0.0.1", int(words[words.index("--port") + 1])), timeout=5)
+
+
 def test_the_report_links_every_notebook(done, home):
     folder = home / "papermill_runs" / "t"
     index = (folder / "index.html").read_text()

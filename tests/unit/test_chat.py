@@ -109,7 +109,7 @@ def test_recording_says_which_parameter_changed(recording, monkeypatch):
 def test_endpoints_are_checked_before_use(project):
     with pytest.raises(ChatError, match="needs a key"):
         check_endpoint("https://api.deepseek.com/v1")
-    with pytest.raises(ChatError, match="give recorded:NAME, or a URL"):
+    with pytest.raises(ChatError, match="give recorded:NAME, vllm, or a URL"):
         check_endpoint("api.deepseek.com")
     check_endpoint("http://127.0.0.1:8000/v1")
 

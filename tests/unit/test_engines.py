@@ -179,7 +179,7 @@ def test_the_teacher_is_a_row_that_its_own_server_answers_for(tmp_path, project)
 
 @pytest.mark.parametrize(("text", "read"), [
     ("transformers", ("transformers", 75)), ("transformers:8", ("transformers", 8)), ("paged", ("paged", 1024)),
-    ("vllm", ("vllm", 64)), ("http://localhost:8000/v1", ("http://localhost:8000/v1", 64)),
+    ("vllm", ("vllm", 512)), ("http://localhost:8000/v1", ("http://localhost:8000/v1", 64)),
 ])  # fmt: skip
 def test_engines_by_name(text, read, project):
     assert engines.read(text) == read

@@ -15,7 +15,9 @@ import pytest
 import vllm_program
 from conftest import ROOT
 
-from distil import evaluate, memory, serve
+from distil import evaluate, serve
+from distil import vllm as vllm_module
+from distil.chat import Chat
 from distil.cli import main
 from distil.serve import Servers
 from distil.stage import StageError, run_folder
@@ -80,32 +82,35 @@ def test_one_server_for_all_adapters_and_another_for_the_teacher(vllm):
     base, places = serve.students("r")
     url = servers.address("base", base)
     assert [row["id"] for row in what(url)["data"]] == ["base", *places]
-    process = servers.process
-    assert servers.address("fast", str(places["fast"])) == url and servers.process is process, "it has them all"
+    process = servers.server.process
+    assert servers.address("fast", str(places["fast"])) == url and servers.server.process is process, "it has them all"
     teachers = servers.address("teacher", "some/teacher")
     assert what(teachers) == {"data": [{"id": "teacher"}], "model": "some/teacher"}
     assert process.poll() is not None, "one at a time: each takes the GPU's memory"
-    process = servers.process
+    process = servers.server.process
     servers.stop()
-    assert process.poll() is not None and servers.process is None
+    assert process.poll() is not None and servers.server.process is None
     assert [line.split()[:2] for line in vllm()] == [["vllm", "serve"]] * 2
 
 
 def test_a_server_takes_a_share_of_what_others_leave(vllm, monkeypatch):
-    monkeypatch.setattr(memory, "here", lambda: memory.Machine("cuda", "trl", 40.0))
-    monkeypatch.setattr(memory, "whole_gpu", lambda: 80.0)
+    monkeypatch.setattr(vllm_module, "free_memory", lambda: (40 * 2**30, 80 * 2**30))
     servers = Servers("r")
     servers.address("teacher", "m")
     servers.stop()
     assert vllm()[-1].split()[-2:] == ["--gpu-memory-utilization", "0.45"]
+    chat = Chat("m", "vllm", store=run_folder("r") / "responses.jsonl")
+    chat.map([QUESTION], max_tokens=5)
+    chat.close()
+    assert vllm()[-1].split()[-2:] == ["--gpu-memory-utilization", "0.38"], "more is left where a student is asked, too"
 
 
 def test_a_cell_that_is_run_again_leaves_no_server_behind(vllm):
     servers = Servers("r")
     servers.address("teacher", "m")
-    process = servers.process
+    process = servers.server.process
     servers = Servers("r")
-    assert process.poll() is not None and servers.process is None
+    assert process.poll() is not None and servers.server.process is None
 
 
 def test_an_adapter_from_elsewhere_is_served_on_its_base(vllm, tmp_path):
@@ -134,11 +139,11 @@ def test_a_server_that_dies_says_why(vllm):
 
 
 def test_a_server_that_is_never_ready_is_ended(vllm, monkeypatch):
-    monkeypatch.setattr(serve, "PATIENCE", 2)
+    monkeypatch.setattr(vllm_module, "PATIENCE", 2)
     servers = Servers("r")
     with pytest.raises(StageError, match="vllm was not ready after 2 seconds; .*server.log.*distil serve"):
         servers.address("teacher", "asleep/teacher")
-    assert servers.process is None
+    assert servers.server.process is None
 
 
 @pytest.mark.skipif(not shutil.which("setpriv"), reason="no setpriv here")
@@ -164,8 +169,45 @@ def test_a_server_ends_with_who_started_it(vllm):
     raise AssertionError("the server outlived the kernel that started it, and keeps the GPU's memory")
 
 
-def test_without_vllm_the_run_is_refused_before_it_starts(project, capsys):
-    asked = ["run", "--run", "r", "--from", "07", "--set", "engine=vllm"]
+QUESTION = [{"role": "user", "content": "What is 2 + 2?"}]
+
+
+def test_a_teacher_of_our_own_is_served_only_when_an_answer_is_missing(vllm):
+    store = run_folder("r") / "responses.jsonl"
+    chat = Chat("some/teacher", "vllm", store=store)
+    assert chat.limits.concurrency == 512 and not (run_folder("r") / "server.log").exists()
+    (reply,) = chat.map([QUESTION], max_tokens=5)
+    assert reply.text == "\\boxed{4} by some/teacher"
+    url = chat.server.url
+    assert what(url) == {"data": [{"id": "some/teacher"}], "model": "some/teacher"}
+    chat.map([QUESTION], max_tokens=6)
+    assert chat.server.url == url, "it goes on"
+    chat.close()
+    assert not chat.server.runs
+    again = Chat("some/teacher", "vllm", store=store)
+    assert again.map([QUESTION], max_tokens=5) == [reply] and not again.server.runs and len(vllm()) == 1
+    again.map([QUESTION], max_tokens=7)
+    chat.map([QUESTION], max_tokens=8)
+    assert len(vllm()) == 3 and chat.server.runs and again.server.runs
+    process = again.server.process
+    del again
+    assert process.poll() is not None, "it ends when nobody can ask it any more"
+    chat.close()
+
+
+def test_as_many_requests_as_the_environment_says(vllm, monkeypatch):
+    monkeypatch.setenv("DISTIL_CONCURRENCY", "7")
+    assert Chat("m", "vllm").limits.concurrency == 7 and Chat("m", "vllm", concurrency=3).limits.concurrency == 3
+
+
+def test_a_teacher_that_cannot_be_served_says_why(vllm):
+    with pytest.raises(StageError, match="vllm ended with code 1 .*server.log.*endpoint=recorded.*CUDA out of memory"):
+        Chat("broken/teacher", "vllm", store=run_folder("r") / "responses.jsonl").map([QUESTION], max_tokens=5)
+
+
+@pytest.mark.parametrize(("first", "last", "parameter"), [("01", "03", "endpoint"), ("07", "07", "engine")])
+def test_without_vllm_the_run_is_refused_before_it_starts(project, capsys, first, last, parameter):
+    asked = ["run", "--run", "r", "--from", first, "--to", last, "--set", f"{parameter}=vllm"]
     assert main(asked) == 2
-    assert "engine=vllm: vllm is not installed here" in capsys.readouterr().err
+    assert f"{parameter}=vllm: vllm is not installed here" in capsys.readouterr().err
     assert main([*asked, "--dry-run"]) == 0
