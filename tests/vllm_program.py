@@ -47,6 +47,7 @@ class Handler(BaseHTTPRequestHandler):
         choice = {"index": 0, "finish_reason": reply.finish_reason, "message": message}
         usage = {"prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens}
         self.say({"choices": [choice], "usage": usage} if body["model"] in names else {})
+ThreadingHTTPServer.request_queue_size = 1024
 ThreadingHTTPServer(("127.0.0.1", int(words[words.index("--port") + 1])), Handler).serve_forever()
 """
 
