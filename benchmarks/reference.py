@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from distil import claim, driver, facts, kept, leaks, recheck
+from distil import claim, driver, facts, kept, leaks, recheck, suites
 from distil.stage import KEPT, RESPONSES, STAGES, StageError, root, run_folder, write_jsonl, write_text
 from distil.store import USAGE
 
@@ -42,7 +42,7 @@ def keep(run: str) -> Path:
             copy_stage(finished / stage, new / stage)
         chains = recheck.rows(finished / "01_collect" / "chains.jsonl")
         write_jsonl(new / "01_collect" / "chains.jsonl", [{key: row[key] for key in OF_A_CHAIN} for row in chains])
-        about = {"command": command(run), "asked_of_teacher": asked_of_teacher(finished / RESPONSES)}
+        about = {"command": "\n".join(commands(run, new)), "asked_of_teacher": asked_of_teacher(finished / RESPONSES)}
         write_text(new / "about.json", json.dumps(about, indent=1) + "\n")
         write_text(new / "costs.csv", claim.costs_text(claim.costs(new)))
         write_text(new / "claim.json", claim.claim_text(claim.claim(new)))
@@ -103,11 +103,31 @@ def copy_stage(source: Path, to: Path) -> None:
         shutil.copyfile(file, to / name)
 
 
-def command(run: str) -> str:
-    """The `distil run` command that makes the run again, as the card has it."""
+def commands(run: str, new: Path) -> list[str]:
+    """The `distil run` commands that make it again: of the main measurement, and of greedy answers beside it."""
     profile = driver.read_state(run).get("profile", "cpu")
     metas = {f"{stage}/meta.json": recheck.content(run_folder(run) / stage / "meta.json") for stage in STAGES}
-    return facts.command(metas | {"run.json": {"profile": profile}})
+    last, state = metas[f"{STAGES[-1]}/meta.json"], {"run.json": {"profile": profile}}
+    asked = recheck.content(new / "asked.json")
+    last["params"]["suite"] = suite(asked, recheck.rows(run_folder(run) / "01_collect" / "problems.jsonl"))
+    found = [facts.command(metas | state)]
+    if (new / "greedy").exists():
+        last["params"]["suite"] = SAMPLED
+        again = facts.command({f"{STAGES[-1]}/meta.json": last} | state)
+        found.append(again.replace(f"--run {run}", f"--run {run} --from {STAGES[-1][:2]}", 1))
+    return found
+
+
+def suite(asked: dict, problems: list[dict]) -> str:
+    """07's parameter of that name for what was `asked` of a run with such `problems`, as a profile would write it."""
+    n, held_out = asked["source"]["problems"], sum(problem["split"] == "test" for problem in problems)
+    options = {
+        "n": n if n < held_out else None,
+        "samples": asked["samples"] if asked["samples"] > 1 else None,
+        "temperature": asked["temperature"] if asked["temperature"] not in (0, suites.TEMPERATURE) else None,
+    }
+    query = "&".join(f"{name}={value}" for name, value in options.items() if value is not None)
+    return f"{SAMPLED}?{query}" if query else SAMPLED
 
 
 def asked_of_teacher(responses: Path) -> dict[str, int] | None:

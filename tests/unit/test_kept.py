@@ -71,6 +71,14 @@ def test_what_is_kept_is_all_that_is_needed_and_nothing_heavy(kept):
     assert (kept / "results.csv").read_bytes() == (run_folder("r") / "07_eval/held-out/results.csv").read_bytes()
 
 
+def test_the_commands_make_both_measurements_again(kept):
+    first, second = json.loads((kept / "about.json").read_text())["command"].split("\ndistil ")
+    assert first.startswith("distil run --profile cpu --run r") and "suite='held-out?n=6&samples=3'" in first
+    assert second.startswith("run --profile cpu --run r --from 07") and "suite=" not in second, (
+        "what the profile has is not said"
+    )
+
+
 def test_it_holds_and_needs_no_run(kept, tmp_path, monkeypatch, capsys):
     shutil.move(kept, tmp_path / "elsewhere")
     shutil.rmtree(tmp_path / "artifacts")
