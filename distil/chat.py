@@ -122,14 +122,14 @@ class Chat:
     our own (`vllm`), which starts when an answer is first missing and ends with `close`.
 
     `map` answers many requests at once; every answer is in `store` before it is returned. `limits` are the fields of
-    `distil.limits.Limits`, by default from the environment. `failures` lists the requests of the last `map` that
+    `Limits.read`, by default from the environment. `failures` lists the requests of the last `map` that
     failed for good, `totals` what was used. Raises ChatError where the endpoint or a limit cannot be used.
     """
 
     def __init__(self, model: str, endpoint: str, store: Path | None = None, **limits: object):
         check_endpoint(endpoint)
         self.model, self.endpoint = model, endpoint
-        self.limits = Limits.read(**({"at_once": AT_ONCE} if endpoint == VLLM else {}), **limits)
+        self.limits = Limits.read(**({"at_once": AT_ONCE if endpoint == VLLM else None} | limits))
         self.server = Server((store or Path(LOG)).with_name(LOG), "endpoint") if endpoint == VLLM else None
         self.recorded = endpoint.startswith("recorded:")
         name = endpoint.removeprefix("recorded:") if self.recorded else None

@@ -63,8 +63,8 @@ def answers(
     engine is an address. A server is asked for the model `name`, and its replies are kept in `store` one by one.
     """
     if engine not in HERE:
-        _, at_once = read(engine)
-        chat = Chat(name, load() if engine == VLLM else engine, store=store, concurrency=at_once)
+        own = engine == VLLM
+        chat = Chat(name, load() if own else engine, store=store, at_once=AT_ONCE if own else None)
         yield from served(chat, batches, max_new_tokens, temperature)
         return
     way = paged if engine == "paged" else plain

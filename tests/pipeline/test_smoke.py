@@ -172,6 +172,15 @@ def test_another_suite_is_measured_beside_the_held_out_problems(done, home):
     assert (folder / "results.csv").read_bytes() == before, "no answer was asked for twice"
 
 
+def servers_of(folder: Path) -> list[list[str]]:
+    """The commands of the servers that a run has started; none of them listens any more."""
+    started = [line.split() for line in (folder / "server.log").read_text().splitlines() if line.startswith("vllm")]
+    for words in started:
+        with pytest.raises(OSError):
+            socket.create_connection(("127.0.0.1", int(words[words.index("--port") + 1])), timeout=5)
+    return started
+
+
 def test_the_notebook_starts_and_ends_its_own_servers(done, home, tmp_path):
     vllm_program.put(tmp_path / "bin")
     path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
@@ -183,12 +192,8 @@ def test_the_notebook_starts_and_ends_its_own_servers(done, home, tmp_path):
         rows = read_jsonl(folder / f"07_eval/held-out/completions/{student}.jsonl")
         assert len(rows) == 16 and all(row["text"].endswith(f"by {student}") for row in rows)
     assert json.loads((folder / "07_eval/held-out/asked.json").read_text())["engine"] == "vllm"
-    started = [line.split() for line in (folder / "server.log").read_text().splitlines() if line.startswith("vllm")]
-    names = [words[words.index("--served-model-name") + 1] for words in started]
+    names = [words[words.index("--served-model-name") + 1] for words in servers_of(folder)]
     assert names == ["teacher", "base"], "one with the teacher, one with all students"
-    for words in started:
-        with pytest.raises(OSError):
-            socket.create_connection(("127.0.0.1", int(words[words.index("--port") + 1])), timeout=5)
     assert run(home, "--from", "07").returncode == 0
 
 
@@ -200,11 +205,7 @@ def test_a_teacher_served_by_the_notebooks_gives_what_its_recording_gives(done, 
     recorded, folder = home / "artifacts" / "t", home / "artifacts" / "served"
     for name in ("01_collect/chains.jsonl", "02_rewrite/chains.jsonl", "03_judge/train/fast.jsonl"):
         assert (folder / name).read_bytes() == (recorded / name).read_bytes()
-    started = [line.split() for line in (folder / "server.log").read_text().splitlines() if line.startswith("vllm")]
-    assert len(started) == 3, "one a notebook"
-    for words in started:
-        with pytest.raises(OSError):
-            socket.create_connection(("127.0.0.1", int(words[words.index("--port") + 1])), timeout=5)
+    assert len(servers_of(folder)) == 3, "one a notebook"
 
 
 def test_the_report_links_every_notebook(done, home):

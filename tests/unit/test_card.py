@@ -160,6 +160,8 @@ def test_addresses_and_files_of_ones_own_are_not_told(home):
     known[name]["params"]["engine"] = "http://gpu.internal:8000/v1"
     said = facts.command(known)
     assert "internal" not in said and "engine=URL" in said
+    known["01_collect/meta.json"]["params"]["endpoint"] = "vllm"
+    assert "endpoint=vllm" in facts.command(known)
 
 
 @pytest.mark.parametrize(("model", "licence"), [

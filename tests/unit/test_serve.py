@@ -15,7 +15,7 @@ import pytest
 import vllm_program
 from conftest import ROOT
 
-from distil import evaluate, serve
+from distil import engines, evaluate, serve
 from distil import vllm as vllm_module
 from distil.chat import Chat
 from distil.cli import main
@@ -121,15 +121,17 @@ def test_an_adapter_from_elsewhere_is_served_on_its_base(vllm, tmp_path):
     servers.stop()
 
 
-def test_answers_are_measured_through_it_and_a_server_starts_only_for_missing_ones(vllm, tmp_path):
+def test_answers_are_measured_through_it_and_a_server_starts_only_for_missing_ones(vllm, tmp_path, monkeypatch):
     problem = {"id": "p", "question": "What is 2 + 2?", "answer": "4", "verifier": "exact", "task": "sum"}
     servers = Servers("r")
     settings = {"weights": "w", "max_new_tokens": 10, "batch_size": 3, "engine": "vllm"}
+    asked = []
+    monkeypatch.setattr(engines, "Chat", lambda *args, **more: asked.append(Chat(*args, **more)) or asked[-1])
     for _ in range(2):
         (row,) = evaluate.answer([problem], lambda: servers.address("fast", "-"), tmp_path / "fast.jsonl", **settings)
         assert row["correct"] and row["text"].endswith("by fast") and row["n_tokens"] == 3
         servers.stop()
-    assert len(vllm()) == 1
+    assert len(vllm()) == 1 and asked[0].limits.concurrency == 512
 
 
 def test_a_server_that_dies_says_why(vllm):
