@@ -77,6 +77,7 @@ def check(profile: str, stages: list[str], values: dict[str, dict]) -> None:
                     f"problems={v['problems']}: no answer to a problem for {split} can be checked without a sandbox, "
                     "so that nothing could be learned or measured: add --to 01, or take other problems"
                 )
+    report.exporter()
     wanted, free = DISK_GB[profile], shutil.disk_usage(root()).free / 1e9
     if free < wanted:
         raise StageError(

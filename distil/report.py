@@ -6,7 +6,7 @@ import html
 import json
 from pathlib import Path
 
-from distil.stage import STAGES, root, run_folder, write_text
+from distil.stage import STAGES, StageError, root, run_folder, write_text
 
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.4rem .8rem;border-bottom:1px solid #ddd}
@@ -31,13 +31,25 @@ def measured(run: str) -> Path:
     )
 
 
+def exporter():
+    """What turns an executed notebook into a page. Raises StageError where nbconvert is not whole."""
+    try:
+        from nbconvert import HTMLExporter
+
+        return HTMLExporter(template_name="lab")
+    except (ImportError, ValueError) as error:  # ValueError: its templates lie where Jupyter does not look
+        raise StageError(
+            f"no pages can be written of the executed notebooks: {error}. Install nbconvert anew with all it needs "
+            "(make install), or name in JUPYTER_PATH the folder share/jupyter that came with it"
+        ) from error
+
+
 def write_html(notebook: Path) -> None:
     """The executed notebook as one self-contained HTML file beside it."""
     import nbformat
-    from nbconvert import HTMLExporter
 
     if notebook.exists():
-        body, _ = HTMLExporter(template_name="lab").from_notebook_node(nbformat.read(notebook, as_version=4))
+        body, _ = exporter().from_notebook_node(nbformat.read(notebook, as_version=4))
         write_text(notebook.with_suffix(".html"), body)
 
 

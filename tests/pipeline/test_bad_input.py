@@ -53,6 +53,14 @@ def test_refused(project, capsys, arguments, message):
     assert not (project / "artifacts").exists() and not (project / "papermill_runs").exists()
 
 
+def test_pages_that_could_not_be_written(project, capsys, monkeypatch):
+    """An hour of answers on, a stage must not fail for want of a template."""
+    monkeypatch.setattr("nbconvert.exporters.templateexporter.jupyter_path", lambda *names: [])
+    assert main(["run"]) == 2
+    assert "no pages can be written of the executed notebooks: No template" in capsys.readouterr().err
+    assert not (project / "artifacts").exists()
+
+
 def test_numbers_as_people_write_them(project, capsys):
     assert main(["run", "--set", "04.learning_rate=1e-4", "--set", "07.max_new_tokens=12", "--dry-run"]) == 0
     lines = {line.split()[0]: json.loads(line.split(maxsplit=1)[1]) for line in capsys.readouterr().out.splitlines()}
