@@ -48,8 +48,9 @@ def claim(folder: Path) -> dict:
     seconds an answer, and accuracy minus its own with the 95% interval, paired by question. `recovered` is accuracy
     over the teacher's: over that of its row in the same table; without one over the share of its chains of each style
     that are right, on training problems, which only stands in for it. `turns`: were slow chains made in several?
-    `asked_of_teacher` counts the requests of 01-03
-    and their tokens, where a live endpoint was asked. Raises StageError if fast or slow was not measured.
+    `answered_before` counts the answers that 01 had when it last started, whose minutes are in nobody's count;
+    `asked_of_teacher` the requests of 01-03 and their tokens, where a live endpoint was asked. Raises StageError if
+    fast or slow was not measured.
     """
     asked, given = recheck.content(folder / "asked.json"), answers(folder)
     results = table(folder / "results.csv")
@@ -86,6 +87,7 @@ def claim(folder: Path) -> dict:
             if name != TEACHER
         },
         "minutes": round(sum(row["minutes"] for row in spent), 1),
+        "answered_before": answered_before(folder),
         "peak_vram_gb": max(row["peak_vram_gb"] for row in spent),
         "asked_of_teacher": recheck.content(folder / "about.json")["asked_of_teacher"],
     }
@@ -107,6 +109,12 @@ def teachers(folder: Path, accuracy: dict[str, float]) -> dict:
         "where": "training problems",
         "accuracy": {style: round(sum(right) / len(right), 4) for style, right in styles.items()},
     }
+
+
+def answered_before(folder: Path) -> int:
+    """Answers that 01 took from a recording or from an earlier start, if they are the most of its answers."""
+    usage = recheck.content(folder / STAGES[0] / "meta.json")["figures"]["usage"]
+    return usage["from_store"] if usage["from_store"] > usage["asked"] else 0  # a few are the same request twice
 
 
 def costs(folder: Path) -> list[dict]:
@@ -162,7 +170,9 @@ def sentences(shown: dict) -> list[str]:
     for way, share in shown["recovered"]["fast"].items():
         chains = f"share of right {way} chains on training problems"
         said.append(f"fast has {share:.0%} of the teacher's {chains if TEACHER not in against else 'accuracy'}")
-    return [*said, f"the whole took {shown['minutes']:.0f} minutes"]
+    before = shown["answered_before"]
+    asking = f", beside the asking for {before:,} answers that 01 had from before" if before else ""
+    return [*said, f"the whole took {shown['minutes']:.0f} minutes{asking}"]
 
 
 def points(gap: dict) -> str:

@@ -22,7 +22,7 @@ def make(run: str) -> None:
     stage = Stage(run, "01_collect", seed=0, problems="starter", n_train=40, n_test=16, samples=2, **TEACHER)
     stage.write("problems.jsonl", [problem(i) for i in range(16)])
     stage.write("chains.jsonl", [chain(i, style) for style in ("fast", "slow") for i in range(4)])
-    stage.finish(problems=56, chains=1192, correct=735, failed=0)
+    stage.finish(problems=56, chains=1192, correct=735, failed=0, usage={"asked": 2, "from_store": 1190})
     stage = Stage(run, "02_rewrite", seed=0, tries=2, **TEACHER)
     stage.finish(slow=65, short=43, token_ratio=0.527)
     stage = Stage(run, "03_judge", seed=0, student=TINY, votes=3, **TEACHER)

@@ -40,6 +40,7 @@ SHOWN = {
     },
     "recovered": {"fast": {"as the students": 0.905}},
     "minutes": 51.3,
+    "answered_before": 11498,
 }
 README = """
 | student | accuracy |
@@ -51,14 +52,19 @@ README = """
 Commit 0123456789ab; fast against slow, whose chains were made in turns of solving, checking and concluding: 6.2 times
 fewer tokens and 8.0 times fewer seconds an answer, accuracy +1.2 points (-0.4 to +2.8). preferred minus fast: -40.0
 points (-0.4 to +2.8); fast minus teacher: +1.2 points (-0.4 to +2.8); fast has 90% of the teacher's accuracy; the whole
-took 51 minutes.
+took 51 minutes, beside the asking for 11,498 answers that 01 had from before.
 """
+
+
+def test_a_run_that_asked_for_its_answers_itself_says_no_more_than_its_minutes():
+    assert claim.sentences(SHOWN | {"answered_before": 0})[-1] == "the whole took 51 minutes"
 
 
 @pytest.mark.parametrize(("said", "instead"), [
     ("in turns of", "at length by"),
     ("50.0%", "51.0%"), ("accuracy_tokens.png", "tokens.png"), ("6.2 times", "6.3 times"), ("8.0 times", "9.0 times"),
-    ("+2.8", "+1.8"), ("-40.0", "-30.0"), ("90% of", "95% of"), ("took 51", "took 15"), ("0123456789ab", "0123456789"),
+    ("+2.8", "+1.8"), ("-40.0", "-30.0"), ("90% of", "95% of"), ("took 51", "took 15"),
+    ("11,498", "1,498"), ("0123456789ab", "0123456789"),
 ])  # fmt: skip
 def test_a_readme_that_says_otherwise_is_found_out(tmp_path, said, instead):
     (tmp_path / "claim.json").write_text(json.dumps(SHOWN))

@@ -105,6 +105,7 @@ def test_the_claim_is_what_the_answers_say(kept):
     assert fast["ci_low"] <= fast["difference"] <= fast["ci_high"]
     assert said["teacher"] == {"where": "training problems", "accuracy": {"fast": 0.75, "slow": 0.75}}
     assert said["recovered"]["fast"]["slow"] == pytest.approx(share["fast"] / 0.75, abs=1e-4)
+    assert said["answered_before"] == 1190
     assert said["asked_of_teacher"] == {"requests": 1, "prompt_tokens": 30, "completion_tokens": 12}
     answers = 4 * (16 + 18)
     assert claim.costs(kept)[-1]["kept_minutes"] == round(answers * 0.125 / 60, 2)
