@@ -64,3 +64,16 @@ def test_answers_and_programs_are_collected_rewritten_and_judged(project, capsys
     assert {row["problem_id"]: row["chain_id"] for row in taught} == first
     figures = json.loads((folder / "03_judge/meta.json").read_text())["figures"]
     assert figures["unaligned"] == len(read_jsonl(folder / "03_judge/train/unaligned.jsonl"))
+
+
+@pytest.mark.skipif(confine.mechanism() is None, reason="no sandbox works here")
+def test_the_recording_of_the_h100_still_answers_what_01_asks(project, capsys):
+    """A prompt, a problem or a turn that changes would leave its 11,498 answers without a question."""
+    recorded = "endpoint=recorded:qwen2.5-coder-1.5b-reference"
+    command = ["run", "--profile", "gpu80", "--run", "r", "--to", "01", "--set", recorded]
+    assert main(command) == 0, capsys.readouterr().out
+    chains = read_jsonl(run_folder("r") / "01_collect/chains.jsonl")
+    problems = read_jsonl(run_folder("r") / "01_collect/problems.jsonl")
+    assert len(chains) == 4 * sum(problem["split"] == "train" for problem in problems)
+    right = {style: [c["correct"] for c in chains if c["style"] == style] for style in ("fast", "slow")}
+    assert all(0.35 < sum(marks) / len(marks) < 0.55 for marks in right.values()), "they answer other problems"
