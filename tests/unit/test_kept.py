@@ -121,6 +121,14 @@ def test_a_row_of_the_teacher_is_what_students_are_held_against(finished, script
     assert "teacher" not in said["recovered"] and "difference" in said["against"]["teacher"]["fast"]
 
 
+@pytest.mark.parametrize(("asked", "from_store", "before"), [(996, 4, 0), (900, 100, 100), (0, 1000, 1000)])
+def test_answers_of_an_earlier_start_are_told_from_a_request_twice(tmp_path, asked, from_store, before):
+    (tmp_path / "01_collect").mkdir()
+    meta = {"figures": {"usage": {"asked": asked, "from_store": from_store}}}
+    (tmp_path / "01_collect" / "meta.json").write_text(json.dumps(meta))
+    assert claim.answered_before(tmp_path) == before
+
+
 def small_rows(kept, name: str) -> list[dict]:
     lines = gzip.decompress((kept / f"completions/{name}.jsonl.gz").read_bytes()).decode().splitlines()
     return [json.loads(line) for line in lines]
