@@ -6,6 +6,7 @@ all.
 
 from __future__ import annotations
 
+import importlib
 import re
 import signal
 import string
@@ -199,11 +200,19 @@ def check_answer(answer: str | None, problem: dict) -> bool:
         return check_code(answer, problem).passed
     if len(answer) > max(LONGEST, 10 * len(problem["answer"])):
         return False
+    load_library(problem["verifier"])
     try:
         with patience(PATIENCE):
             return matches(clean(answer), problem)
     except TookTooLong:
         return False
+
+
+def load_library(verifier: str) -> None:
+    """Import what a verifier needs. The first time, on a cold disk, it takes longer than an answer may take."""
+    kind = verifier.partition(":")[0]
+    if library := {"reasoning_gym": "reasoning_gym", "math": "math_verify"}.get(kind):
+        importlib.import_module(library)
 
 
 def matches(answer: str, problem: dict) -> bool:

@@ -1,5 +1,8 @@
 """Whatever a judge or a rewriter says, nothing crashes, and nothing is believed that a careful reader would not."""
 
+import subprocess
+import sys
+
 import pytest
 from loopback import Refusal, serve
 
@@ -263,6 +266,27 @@ def test_an_answer_that_would_never_be_worked_out_is_wrong(answer, monkeypatch):
     monkeypatch.setattr("distil.verify.PATIENCE", 1.5)
     assert not check_answer(answer, PROBLEM | {"verifier": "math"})
     assert check_answer("\\frac{30}{2}", PROBLEM | {"verifier": "math"}), "and the next is looked at as ever"
+
+
+COLD = """
+import importlib.abc, sys, time
+from distil import verify
+
+class ColdDisk(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        time.sleep(0.6 * (name in ("reasoning_gym", "math_verify")))
+
+sys.meta_path.insert(0, ColdDisk())
+verify.PATIENCE = 0.5
+problem = {"question": "", "answer": "15", "verifier": sys.argv[1], "metadata": {}}
+print(verify.check_answer("15", problem))
+"""
+
+
+@pytest.mark.parametrize("verifier", ["reasoning_gym:chain_sum", "math"])
+def test_the_first_answer_is_not_wrong_because_a_library_loads_slowly(verifier):
+    done = subprocess.run([sys.executable, "-c", COLD, verifier], capture_output=True, text=True)
+    assert done.stdout == "True\n", done.stderr
 
 
 def test_a_scorer_that_fails_on_an_answer_has_not_found_it_right():
