@@ -145,7 +145,11 @@ def paged(
 def served(
     chat: Chat, batches: Sequence[Sequence[Asked]], max_new_tokens: int, temperature: float
 ) -> Iterator[list[dict]]:
-    """A served student. Tokens are counted by the server; `seconds` is None if every reply was in the store already.
+    """A served student. Tokens are counted by the server.
+
+    Of replies that were in the store already no time is known. They are those that ended first, so the rest alone would
+    pass for slower than the student is: their tokens are given the time that as many of the rest took. `seconds` is
+    None if every reply was in the store.
 
     Raises StageError if a request failed for good, naming the first: an unanswered question is not a wrong answer.
     """
@@ -163,7 +167,10 @@ def served(
             f"{chat.endpoint} left {len(chat.failures)} of {len(asked)} questions to {chat.model!r} unanswered, the "
             f"first because: {chat.failures[0].reason}. The other answers are kept: give the command again"
         )
-    seconds = round((time.perf_counter() - begun) / chat.asked, 6) if chat.asked else None
+    spent = time.perf_counter() - begun
+    (_, asked_tokens), (_, stored_tokens) = chat.used["asked"], chat.used["stored"]
+    share = asked_tokens / (asked_tokens + stored_tokens) if asked_tokens else chat.asked / len(replies)
+    seconds = round(spent / share / len(replies), 6) if share else None
     yield [
         {
             "text": f"<think>\n{reply.reasoning}\n</think>\n\n{reply.text}" if reply.reasoning else reply.text,

@@ -1,6 +1,7 @@
 """A student asked here in batches, here with continuous batching, and behind a real HTTP server."""
 
 import json
+import time
 
 import pytest
 from loopback import Refusal, serve
@@ -155,6 +156,23 @@ def test_replies_with_reasoning_keep_it_and_stored_ones_have_no_time(tmp_path, p
             ((row,),) = engines.served(chat, batches, 10, 0.0)
             assert row["text"] == "<think>\nwell\n</think>\n\nIt is \\boxed{1}"
             assert (row["seconds"] is None) == known
+
+
+def test_long_answers_that_are_left_after_an_interruption_do_not_make_a_student_slow(tmp_path, project):
+    from distil.chat import Chat
+
+    def answer(body: dict) -> str:
+        time.sleep(0.3)
+        return " ".join(["word"] * (9 if "long" in body["messages"][0]["content"] else 1))
+
+    short, long = ([Asked(student_messages(text), 0)] for text in ("short", "long"))
+    with serve(answer) as (endpoint, _):
+        next(engines.served(Chat("fast", endpoint, store=tmp_path / "store.jsonl"), [short], 10, 0.0))
+        begun = time.perf_counter()
+        rows = next(engines.served(Chat("fast", endpoint, store=tmp_path / "store.jsonl"), [short, long], 10, 0.0))
+        spent = time.perf_counter() - begun
+    assert [row["n_tokens"] for row in rows] == [1, 9]
+    assert 0.3 * 10 / 9 <= sum(row["seconds"] for row in rows) <= spent * 10 / 9, "one token more than was waited for"
 
 
 def test_the_teacher_is_a_row_that_its_own_server_answers_for(tmp_path, project):
