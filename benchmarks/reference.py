@@ -1,12 +1,15 @@
 """Keep the light part of a finished run in artifacts/reference, so that all that is said of it can be worked out anew.
 
-python benchmarks/reference.py RUN
+python benchmarks/reference.py RUN [--judge-again]
 
 At the top lie the held-out problems, with several answers each where 07 asked so. `distil verify-reference` checks it.
+With --judge-again answers count as the verifiers find them now, mended since the run perhaps; about.json lists those
+that counted otherwise. Without it such a run is not kept.
 """
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import json
 import shutil
@@ -25,7 +28,7 @@ LOGS = ("log.csv", "rewards.csv", "sft.json", "prefer.json", "reinforce.json")
 OF_A_CHAIN = ("id", "problem_id", "style", "n_tokens", "finish_reason", "correct")  # not its text
 
 
-def keep(run: str) -> Path:
+def keep(run: str, judge_again: bool = False) -> Path:
     """The folder of the kept run, replaced whole. Raises StageError, and leaves the old one, if anything is wrong."""
     finished = run_folder(run)
     if unfinished := [stage for stage in STAGES if not (finished / stage / "meta.json").exists()]:
@@ -36,13 +39,18 @@ def keep(run: str) -> Path:
     place = root() / "artifacts" / KEPT
     with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
         new = Path(scratch) / KEPT
+        judged: list[str] = []
         for source, name in measured(finished / "07_eval"):
-            copy_measurement(source, new / name)
+            judged += copy_measurement(source, new / name, judge_again)
         for stage in STAGES:
             copy_stage(finished / stage, new / stage)
         chains = recheck.rows(finished / "01_collect" / "chains.jsonl")
         write_jsonl(new / "01_collect" / "chains.jsonl", [{key: row[key] for key in OF_A_CHAIN} for row in chains])
-        about = {"command": "\n".join(commands(run, new)), "asked_of_teacher": asked_of_teacher(finished / RESPONSES)}
+        about = {
+            "command": "\n".join(commands(run, new)),
+            "asked_of_teacher": asked_of_teacher(finished / RESPONSES),
+            "judged_again": judged,
+        }
         write_text(new / "about.json", json.dumps(about, indent=1) + "\n")
         write_text(new / "costs.csv", claim.costs_text(claim.costs(new)))
         write_text(new / "claim.json", claim.claim_text(claim.claim(new)))
@@ -78,8 +86,12 @@ def measured(folder: Path) -> list[tuple[Path, str]]:
     return [(folder / main, ""), *others]
 
 
-def copy_measurement(source: Path, to: Path) -> None:
-    """Tables, pictures, problems, and the answers of the students in the table."""
+def copy_measurement(source: Path, to: Path, judge_again: bool) -> list[str]:
+    """Tables, pictures, problems, and the answers of the students in the table.
+
+    Returns the answers that count otherwise now, a line each; the tables are then made anew. Raises StageError if the
+    model card tells of them.
+    """
     pictures = [f"{name}{suffix}" for name in recheck.FIGURES for suffix in (".png", ".csv")]
     for name in (*TABLES, *pictures):
         if (source / name).exists():
@@ -87,10 +99,28 @@ def copy_measurement(source: Path, to: Path) -> None:
             shutil.copyfile(source / name, to / name)
     problems = recheck.rows(source / "problems.jsonl")
     write_jsonl(to / "problems.jsonl", problems)
-    samples = recheck.content(source / "asked.json")["samples"]
+    asked = recheck.content(source / "asked.json")
+    found, answers = [], {}
     for name in claim.students(source):
         file = f"completions/{name}.jsonl"
-        write_jsonl(to / file, recheck.stored(source / file, problems, samples))
+        answers[name] = rows = recheck.stored(source / file, problems, asked["samples"])
+        judged = recheck.verdicts(rows, problems, asked["samples"]) if judge_again else map(verdict, rows)
+        for row, now in zip(rows, judged, strict=True):
+            if (before := verdict(row)) != now:
+                found.append(f"{name}: the answer to {row['id']} was {before}, and is {now}")
+                row["answer"], row["correct"] = now
+        write_jsonl(to / file, rows)
+    if found and source.name == STAGES[-1]:
+        raise StageError("\n".join(["the model card is about answers that count otherwise now: run 07 again", *found]))
+    if found:
+        recheck.work_out(answers, problems, asked["seed"], asked["samples"], to)
+        for drawn in to.glob("*.svg"):
+            drawn.unlink()
+    return found
+
+
+def verdict(row: dict) -> tuple[str | None, bool]:
+    return row["answer"], row["correct"]
 
 
 def copy_stage(source: Path, to: Path) -> None:
@@ -147,9 +177,9 @@ def compress(file: Path) -> None:
     file.unlink()
 
 
-def main(run: str) -> int:
+def main(run: str, judge_again: bool = False) -> int:
     try:
-        place = keep(run)
+        place = keep(run, judge_again)
     except StageError as error:
         print(error, file=sys.stderr)
         return 1
@@ -160,4 +190,7 @@ def main(run: str) -> int:
 
 if __name__ == "__main__":
     recheck.headless()
-    raise SystemExit(main(*sys.argv[1:]))
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("run")
+    parser.add_argument("--judge-again", action="store_true", help="count answers as the verifiers find them now")
+    raise SystemExit(main(**vars(parser.parse_args())))

@@ -80,6 +80,7 @@ def claim(folder: Path) -> dict:
         "turns": recheck.content(folder / "01_collect" / "meta.json")["params"].get("turns", False),
         "commits": list(dict.fromkeys(row["commit"] for row in spent if row["commit"])),
         "against": against,
+        "ended": ended(given["slow"], given["fast"]),
         "teacher": teacher,
         "recovered": {
             name: {way: round(value / theirs, 4) for way, theirs in teacher["accuracy"].items() if theirs}
@@ -91,6 +92,14 @@ def claim(folder: Path) -> dict:
         "peak_vram_gb": max(row["peak_vram_gb"] for row in spent),
         "asked_of_teacher": recheck.content(folder / "about.json")["asked_of_teacher"],
     }
+
+
+def ended(slow: list[dict], fast: list[dict]) -> dict:
+    """{pairs, of, tokens_gain}: pairs of answers, to one question and of one number, that both ended by themselves, of
+    all pairs; and how many times fewer tokens the fast ones have, None without a pair."""
+    both = [pair for pair in zip(slow, fast, strict=True) if all(row["finish_reason"] == "stop" for row in pair)]
+    tokens = [sum(row["n_tokens"] for row in rows) for rows in zip(*both, strict=True)]
+    return {"pairs": len(both), "of": len(fast), "tokens_gain": round(tokens[0] / tokens[1], 2) if both else None}
 
 
 def shortened(gap: dict) -> dict:
@@ -168,6 +177,12 @@ def sentences(shown: dict) -> list[str]:
         f"fast against slow{made}: {fast['tokens_gain']:.1f} times fewer tokens and {fast['seconds_gain']:.1f} times "
         f"fewer seconds an answer, accuracy {points(fast)}"
     ]
+    alone = shown["ended"]
+    if alone["pairs"]:
+        said.append(
+            f"in the {alone['pairs']:,} of {alone['of']:,} pairs of answers that both ended by themselves "
+            f"{alone['tokens_gain']:.1f} times fewer tokens"
+        )
     said += [f"fast minus {other}: {points(against[other]['fast'])}" for other in ("base", TEACHER) if other in against]
     said += [f"{name} minus fast: {points(gap)}" for name, gap in against["fast"].items() if name not in AGAINST]
     for way, share in shown["recovered"]["fast"].items():

@@ -133,7 +133,7 @@ def curves(
             linestyle="--" if dashed else "-",
         )
         rows += [(name, x, y) for x, y in points]
-    axes.legend(frameon=False)
+    fig.legend(frameon=False, loc="outside right upper")  # inside it would lie upon a line
     save(fig, path, ("series", xlabel, ylabel), rows)
 
 

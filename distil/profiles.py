@@ -1,8 +1,8 @@
 """Profiles: what a run changes against the notebooks' own defaults, which are the profile `cpu`.
 
 `all` holds for every stage that has the parameter. `gpu80` is the reference run, on one GPU of 80 GB, which serves its
-teacher, too. Only `smoke` and `cpu` have been run as a whole yet; the others are starting points whose minutes and
-memory are still to be measured.
+teacher, too. It, `smoke` and `cpu` have been run from 01 to 07; the others are starting points whose minutes and memory
+are still to be measured.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from distil import evaluate, plots, report
 from distil.answers import judged, key_of
+from distil.chat import quiet
 from distil.stage import StageError, read_jsonl, run_folder, write_jsonl
 
 FIGURES = ("accuracy_tokens", "tokens", "difficulty", "pass_at_k")
@@ -24,10 +25,12 @@ def recheck(folder: Path, students: Sequence[str]) -> list[str]:
     made anew from them. Seconds are those that were stored. Raises StageError if a file is missing or damaged, or if
     the answers are programs and none can be run here.
     """
+    from tqdm.auto import tqdm
+
     asked = content(folder / "asked.json")
     problems, seed, samples = rows(folder / "problems.jsonl"), asked["seed"], asked["samples"]
     wrong, answers = [], {}
-    for name in students:
+    for name in tqdm(students, desc=f"answers in {folder.name}", unit="student", disable=quiet()):
         file = folder / "completions" / f"{name}.jsonl"
         answers[name] = stored(file, problems, samples)
         for row, verdict in zip(answers[name], verdicts(answers[name], problems, samples), strict=True):

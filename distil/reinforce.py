@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from importlib import util
 from pathlib import Path
 
 from distil import memory
 from distil.answers import right
+from distil.chat import quiet
 from distil.prompt import prompt_of
 from distil.reward_model import RewardModel
 from distil.rewards import TERMS, check_spread, length_trend, reward_terms
@@ -78,6 +81,17 @@ def timed_trainer_class():
             return completion_ids, logprobs
 
     return TimedGRPOTrainer
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """In a batch run nothing goes to stderr: vLLM draws its bars whatever it is told. Exceptions come through."""
+    if not quiet():
+        yield
+        return
+    nowhere = open(os.devnull, "w", encoding="utf-8")  # left open: a logger made meanwhile may keep it
+    with redirect_stderr(nowhere):
+        yield
 
 
 def watch_spread():
@@ -192,14 +206,15 @@ def grpo(
         reward_weights=[weights[term] for term in TERMS],
         loss_type="dapo",
     )
-    trainer = timed_trainer_class()(
-        model=load_student_for_training(student),
-        args=on_one_gpu(config),
-        processing_class=tokenizer,
-        reward_funcs=reward_functions(reward_model, line, gated, max_completion),
-        train_dataset=datasets.Dataset.from_list(rows),
-        callbacks=[watch_spread()],
-    )
+    with without_bars():
+        trainer = timed_trainer_class()(
+            model=load_student_for_training(student),
+            args=on_one_gpu(config),
+            processing_class=tokenizer,
+            reward_funcs=reward_functions(reward_model, line, gated, max_completion),
+            train_dataset=datasets.Dataset.from_list(rows),
+            callbacks=[watch_spread()],
+        )
     log = train(trainer, out, request, base=base_of(student), done=done)
     with open(out / "rewards.csv", "w", newline="", encoding="utf-8") as handle:
         writer = csv.DictWriter(handle, COLUMNS)

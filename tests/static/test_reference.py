@@ -7,6 +7,8 @@ import pytest
 from conftest import ROOT
 
 from distil import claim
+from distil.facts import table
+from distil.stage import STAGES
 
 KEPT = ROOT / "artifacts" / "reference"
 
@@ -29,6 +31,50 @@ def test_the_readme_says_what_the_kept_run_says():
         assert unsaid(claimed.parent, (ROOT / "README.md").read_text()) == []
 
 
+def test_what_the_readme_adds_to_the_claim_is_in_the_kept_files():
+    text, shown = re.sub(r"\s+", " ", (ROOT / "README.md").read_text()), json.loads((KEPT / "claim.json").read_text())
+    about = {stage: json.loads((KEPT / stage / "meta.json").read_text()) for stage in STAGES}
+    rows = {row["student"]: row for row in table(KEPT / "results.csv")}
+    greedy = {row["student"]: row for row in table(KEPT / "greedy" / "results.csv")}
+    trained = {name: json.loads((KEPT / f"04_finetune/{name}/sft.json").read_text())["result"] for name in rows
+               if name in ("fast", "slow", "unaligned")}  # fmt: skip
+    fast, slow, unaligned = (trained[name] for name in ("fast", "slow", "unaligned"))
+    judged = about["03_judge"]["figures"]
+    flow = {(row["first_verdict"], row["end"]): row["chains"] for row in table(KEPT / "03_judge" / "flow.csv")}
+    improved, dropped = (flow["easy", end] for end in ("kept after improvement", "not kept"))
+    spent = table(KEPT / "costs.csv")
+    gaps = {(row["of"], row["to"]): row for row in map(json.loads, (KEPT / "greedy/differences.jsonl").open())}
+    away = gaps["fast", "unaligned"]
+    swapped = {"difference": -away["difference"], "ci_low": -away["ci_high"], "ci_high": -away["ci_low"]}
+    wanted = [
+        f"{about['01_collect']['figures']['problems'] - shown['problems']:,} training problems",
+        f"{rows['slow']['cut_off']:.0%} of slow's answers are cut off",
+        f"fast saw {fast['examples']:,}, {fast['epochs']:.1f} times its set, slow {slow['examples']}, "
+        f"{slow['epochs']} times its set",
+        f"fast writes {rows['fast']['tokens_per_second']:,.0f} tokens a second where slow writes "
+        f"{rows['slow']['tokens_per_second']:,.0f}",
+        f"no better than the base, {claim.points(shown['against']['base']['slow'])}",
+        f"where answers are greedy, {claim.points(gaps['slow', 'base']).replace(' points', '')}",
+        f"called {improved + dropped:.0f} of {judged['candidates']:,} chains easy",
+        f"that succeeded with {judged['improved']}, and the others were dropped",
+        f"Left were {judged['fast']} chains instead of {judged['unaligned']}, and longer ones: "
+        f"{fast['tokens'] / fast['examples']:.0f} tokens an example, with its prompt, instead of "
+        f"{unaligned['tokens'] / unaligned['examples']:.0f}",
+        f"the difference is {claim.points(swapped).replace(' points', '')}",
+        f"with CogPO on {about['05_prefer']['figures']['pairs']} pairs",
+        f"{rows['preferred']['tokens_per_answer']:.0f} tokens instead of {rows['fast']['tokens_per_answer']:.0f}",
+        f"with {about['06_reinforce']['figures']['steps']} steps of GRPO",
+        f"{shown['recovered']['reinforced']['as the students']:.0%} of the teacher's accuracy in a quarter",
+        *(f"{name} {row['accuracy']:.1%}" for name, row in greedy.items()),
+        *(f"{name} {row['accuracy']:.1%} at {row['tokens_per_answer']:.0f}" for name, row in greedy.items()
+          if name != "base"),
+        *(f"| {row['stage']} | {row['minutes']:.2f} | {row['peak_vram_gb']:.1f} |" for row in spent),
+    ]  # fmt: skip
+    assert [said for said in wanted if said not in text] == []
+    assert improved == judged["improved"] and fast["tokens"] // 1000 == slow["tokens"] // 1000 == 300
+    assert 4 * rows["reinforced"]["tokens_per_answer"] == pytest.approx(rows["teacher"]["tokens_per_answer"], rel=0.1)
+
+
 GAP = {"tokens_gain": 6.25, "seconds_gain": 8.0, "difference": 0.012, "ci_low": -0.004, "ci_high": 0.0281}
 SHOWN = {
     "turns": True,
@@ -38,6 +84,7 @@ SHOWN = {
         "fast": {"preferred": GAP | {"difference": -0.4}, "base": GAP},
         "teacher": {"fast": GAP},
     },
+    "ended": {"pairs": 1117, "of": 2000, "tokens_gain": 4.28},
     "recovered": {"fast": {"as the students": 0.905}},
     "minutes": 51.3,
     "answered_before": 11498,
@@ -50,7 +97,8 @@ README = """
 ![Accuracy against tokens](artifacts/reference/accuracy_tokens.png)
 
 Commit 0123456789ab; fast against slow, whose chains were made in turns of solving, checking and concluding: 6.2 times
-fewer tokens and 8.0 times fewer seconds an answer, accuracy +1.2 points (-0.4 to +2.8). preferred minus fast: -40.0
+fewer tokens and 8.0 times fewer seconds an answer, accuracy +1.2 points (-0.4 to +2.8); in the 1,117 of 2,000 pairs of
+answers that both ended by themselves 4.3 times fewer tokens. preferred minus fast: -40.0
 points (-0.4 to +2.8); fast minus teacher: +1.2 points (-0.4 to +2.8); fast has 90% of the teacher's accuracy; the whole
 took 51 minutes, beside the asking for 11,498 answers that 01 had from before.
 """
@@ -64,7 +112,7 @@ def test_a_run_that_asked_for_its_answers_itself_says_no_more_than_its_minutes()
     ("in turns of", "at length by"),
     ("50.0%", "51.0%"), ("accuracy_tokens.png", "tokens.png"), ("6.2 times", "6.3 times"), ("8.0 times", "9.0 times"),
     ("+2.8", "+1.8"), ("-40.0", "-30.0"), ("90% of", "95% of"), ("took 51", "took 15"),
-    ("11,498", "1,498"), ("0123456789ab", "0123456789"),
+    ("11,498", "1,498"), ("1,117", "117"), ("4.3 times", "4.4 times"), ("0123456789ab", "0123456789"),
 ])  # fmt: skip
 def test_a_readme_that_says_otherwise_is_found_out(tmp_path, said, instead):
     (tmp_path / "claim.json").write_text(json.dumps(SHOWN))

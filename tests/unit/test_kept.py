@@ -110,6 +110,15 @@ def test_the_claim_is_what_the_answers_say(kept):
     answers = 4 * (16 + 18)
     assert claim.costs(kept)[-1]["kept_minutes"] == round(answers * 0.125 / 60, 2)
     assert any(f"{fast['tokens_gain']:.1f} times fewer tokens" in text for text in claim.sentences(said))
+    both = [pair for pair in zip(rows["slow"], rows["fast"], strict=True) if pair[0]["correct"] and pair[1]["correct"]]
+    slow, fast = (sum(pair[i]["n_tokens"] for pair in both) for i in (0, 1))  # here the wrong ones were cut off
+    assert said["ended"] == {"pairs": len(both), "of": 18, "tokens_gain": round(slow / fast, 2)} and 0 < len(both) < 18
+    assert any(text.startswith(f"in the {len(both)} of 18 pairs") for text in claim.sentences(said))
+
+
+def test_where_no_pair_of_answers_ended_nothing_is_said_of_them():
+    cut = [{"finish_reason": "length", "n_tokens": 8}]
+    assert claim.ended(cut, cut) == {"pairs": 0, "of": 1, "tokens_gain": None}
 
 
 def test_a_row_of_the_teacher_is_what_students_are_held_against(finished, script):
@@ -224,6 +233,28 @@ def test_nothing_is_kept_of_a_run_that_does_not_hold(kept, script, capsys, spoil
     assert script.main("r") == 1
     assert complaint in capsys.readouterr().err
     assert sha256(kept) == before and sorted(path.name for path in kept.parent.iterdir()) == ["r", "reference"]
+
+
+WRONGLY = ('"correct": true', '"correct": false')
+
+
+def test_answers_that_count_otherwise_now_are_kept_where_that_is_asked_for(finished, script, capsys):
+    answers = run_folder("r") / "07_eval/held-out/completions/fast.jsonl"
+    row = next(row for row in map(json.loads, answers.read_text().splitlines()) if row["correct"])
+    edit(answers, *WRONGLY)
+    assert script.main("r") == 1
+    assert f"fast.jsonl: the answer to {row['id']} was stored as ('1', False)" in capsys.readouterr().err
+    assert script.main("r", judge_again=True) == 0 and verify() == 0
+    kept = finished / "artifacts/reference"
+    listed = json.loads((kept / "about.json").read_text())["judged_again"]
+    assert listed == [f"fast: the answer to {row['id']} was ('1', False), and is ('1', True)"]
+    assert not list(kept.glob("*.svg")) and script.main("r") == 1, "the run is as it was"
+
+
+def test_answers_of_the_card_are_judged_again_by_07_alone(finished, script, capsys):
+    edit(run_folder("r") / "07_eval/completions/fast.jsonl", *WRONGLY)
+    assert script.main("r", judge_again=True) == 1
+    assert "the model card is about answers that count otherwise now: run 07 again" in capsys.readouterr().err
 
 
 def test_more_than_may_be_kept_is_refused(finished, script, monkeypatch):
