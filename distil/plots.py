@@ -178,5 +178,5 @@ def pass_at_k(curves: Mapping[str, Sequence[tuple[int, float, float]]], path: Pa
     axes.set_xscale("log", base=2)
     axes.set_xticks(ks, [str(k) for k in ks])
     axes.set_ylim(bottom=0)
-    axes.legend(frameon=False)
+    fig.legend(frameon=False, loc="outside right upper")
     save(fig, path, ("student", "k", "pass_at_k_percent", "majority_at_k_percent"), rows)
