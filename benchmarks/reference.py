@@ -41,7 +41,10 @@ def keep(run: str, judge_again: bool = False) -> Path:
         new = Path(scratch) / KEPT
         judged: list[str] = []
         for source, name in measured(finished / "07_eval"):
-            judged += copy_measurement(source, new / name, judge_again)
+            found = copy_measurement(source, new / name, judge_again)
+            if found and source == finished / STAGES[-1]:
+                raise StageError("\n".join([*found, f"the model card tells of these: {recheck.remedy(run)}"]))
+            judged += found
         for stage in STAGES:
             copy_stage(finished / stage, new / stage)
         chains = recheck.rows(finished / "01_collect" / "chains.jsonl")
@@ -58,7 +61,8 @@ def keep(run: str, judge_again: bool = False) -> Path:
         for file in [*new.rglob("completions/**/*.jsonl"), *new.rglob("problems.jsonl"), *new.rglob("chains.jsonl")]:
             compress(file)
         if wrong := [*found, *kept.worked_out(new)]:
-            raise StageError("nothing is kept, for\n" + "\n".join(wrong).replace(f"{new}/", ""))
+            todo = "what to do: mend the run; where only answers count otherwise now, add --judge-again"
+            raise StageError("\n".join(["nothing is kept, for", *wrong, todo]).replace(f"{new}/", ""))
         write_text(new / kept.FILES, json.dumps(kept.digests(new), indent=1) + "\n")
         size = sum(path.stat().st_size for path in new.rglob("*") if path.is_file())
         if size > MOST:
@@ -89,8 +93,7 @@ def measured(folder: Path) -> list[tuple[Path, str]]:
 def copy_measurement(source: Path, to: Path, judge_again: bool) -> list[str]:
     """Tables, pictures, problems, and the answers of the students in the table.
 
-    Returns the answers that count otherwise now, a line each; the tables are then made anew. Raises StageError if the
-    model card tells of them.
+    Returns the answers that count otherwise now, a line each, if they are judged again; the tables are then made anew.
     """
     pictures = [f"{name}{suffix}" for name in recheck.FIGURES for suffix in (".png", ".csv")]
     for name in (*TABLES, *pictures):
@@ -104,23 +107,14 @@ def copy_measurement(source: Path, to: Path, judge_again: bool) -> list[str]:
     for name in claim.students(source):
         file = f"completions/{name}.jsonl"
         answers[name] = rows = recheck.stored(source / file, problems, asked["samples"])
-        judged = recheck.verdicts(rows, problems, asked["samples"]) if judge_again else map(verdict, rows)
-        for row, now in zip(rows, judged, strict=True):
-            if (before := verdict(row)) != now:
-                found.append(f"{name}: the answer to {row['id']} was {before}, and is {now}")
-                row["answer"], row["correct"] = now
+        if judge_again:
+            found += [f"{name}: {text}" for text in recheck.judge_again(rows, problems, asked["samples"])]
         write_jsonl(to / file, rows)
-    if found and source.name == STAGES[-1]:
-        raise StageError("\n".join(["the model card is about answers that count otherwise now: run 07 again", *found]))
     if found:
         recheck.work_out(answers, problems, asked["seed"], asked["samples"], to)
         for drawn in to.glob("*.svg"):
             drawn.unlink()
     return found
-
-
-def verdict(row: dict) -> tuple[str | None, bool]:
-    return row["answer"], row["correct"]
 
 
 def copy_stage(source: Path, to: Path) -> None:

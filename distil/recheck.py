@@ -33,11 +33,7 @@ def recheck(folder: Path, students: Sequence[str]) -> list[str]:
     for name in tqdm(students, desc=f"answers in {folder.name}", unit="student", disable=quiet()):
         file = folder / "completions" / f"{name}.jsonl"
         answers[name] = stored(file, problems, samples)
-        for row, verdict in zip(answers[name], verdicts(answers[name], problems, samples), strict=True):
-            kept = row["answer"], row["correct"]
-            if kept != verdict:
-                wrong.append(f"{file}: the answer to {row['id']} was stored as {kept}, and is {verdict}")
-            row["answer"], row["correct"] = verdict
+        wrong += [f"{file}: {text}" for text in judge_again(answers[name], problems, samples)]
     with tempfile.TemporaryDirectory() as scratch:
         work_out(answers, problems, seed, samples, Path(scratch))
         for again in sorted(path for path in Path(scratch).iterdir() if path.suffix not in (".png", ".svg")):
@@ -49,14 +45,29 @@ def recheck(folder: Path, students: Sequence[str]) -> list[str]:
     return wrong
 
 
-def verdicts(answers: Sequence[dict], problems: Sequence[dict], samples: int) -> list[tuple[str | None, bool]]:
-    """(answer, is it right?) of each kept answer. Raises StageError if programs cannot be run here."""
+def judge_again(answers: Sequence[dict], problems: Sequence[dict], samples: int) -> list[str]:
+    """Put into each kept answer what the verifiers find now; returns those that counted otherwise, a line each.
+
+    Raises StageError if programs cannot be run here.
+    """
     from distil.confine import SandboxError
 
     try:
-        return judged([row["text"] for row in answers], [p for p in problems for _ in range(samples)])
+        verdicts = judged([row["text"] for row in answers], [p for p in problems for _ in range(samples)])
     except SandboxError as error:
         raise StageError(f"some answers are programs, which cannot be checked here: {error}") from None
+    found = []
+    for row, verdict in zip(answers, verdicts, strict=True):
+        kept = row["answer"], row["correct"]
+        if kept != verdict:
+            found.append(f"the answer to {row['id']} was stored as {kept}, and is {verdict}")
+        row["answer"], row["correct"] = verdict
+    return found
+
+
+def remedy(run: str) -> str:
+    """What to do where answers of a run count otherwise now: 07 judges only what it has not stored."""
+    return f"delete the answers that are named, then `distil run --run {run} --from 07 --force`"
 
 
 def numbers(file: Path) -> list:
@@ -147,6 +158,6 @@ def verify(run: str) -> int:
     headless()
     wrong = recheck(report.measured(run), content(meta)["params"]["students"].split(","))
     if wrong:
-        wrong.append(f"what to do: delete the answers that are named, then `distil run --run {run} --from 07 --force`")
+        wrong.append(f"what to do: {remedy(run)}")
     print("\n".join(wrong) or f"run {run!r}: every table and figure of 07 follows from the answers kept")
     return int(bool(wrong))

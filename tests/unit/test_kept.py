@@ -243,18 +243,22 @@ def test_answers_that_count_otherwise_now_are_kept_where_that_is_asked_for(finis
     row = next(row for row in map(json.loads, answers.read_text().splitlines()) if row["correct"])
     edit(answers, *WRONGLY)
     assert script.main("r") == 1
-    assert f"fast.jsonl: the answer to {row['id']} was stored as ('1', False)" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"fast.jsonl: the answer to {row['id']} was stored as ('1', False)" in said and "add --judge-again" in said
     assert script.main("r", judge_again=True) == 0 and verify() == 0
     kept = finished / "artifacts/reference"
     listed = json.loads((kept / "about.json").read_text())["judged_again"]
-    assert listed == [f"fast: the answer to {row['id']} was ('1', False), and is ('1', True)"]
+    assert listed == [f"fast: the answer to {row['id']} was stored as ('1', False), and is ('1', True)"]
     assert not list(kept.glob("*.svg")) and script.main("r") == 1, "the run is as it was"
 
 
 def test_answers_of_the_card_are_judged_again_by_07_alone(finished, script, capsys):
     edit(run_folder("r") / "07_eval/completions/fast.jsonl", *WRONGLY)
     assert script.main("r", judge_again=True) == 1
-    assert "the model card is about answers that count otherwise now: run 07 again" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert (
+        "the model card tells of these: delete the answers that are named, then `distil run --run r --from 07" in said
+    )
 
 
 def test_more_than_may_be_kept_is_refused(finished, script, monkeypatch):

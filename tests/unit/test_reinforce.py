@@ -1,6 +1,7 @@
 """The reward, term by term; the reward model; GRPO and its guards, on a tiny random model."""
 
 import json
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -162,6 +163,15 @@ def test_grpo_without_problems_that_can_be_verified(tiny, graded, tmp_path, monk
     with pytest.raises(StageError, match="0 of 2 problems can be verified, and GRPO takes 2 a step"):
         reinforce.grpo([PROBLEM] * 2, tiny, graded, (3.0, 0.0), tmp_path, weights=rewards.parse_weights("full")[0],
                        **SETTINGS)  # fmt: skip
+
+
+@pytest.mark.parametrize(("batch", "shown"), [("1", ""), ("0", "a bar")])
+def test_bars_are_hidden_in_batch_runs_alone_and_failures_never(batch, shown, monkeypatch, capsys):
+    monkeypatch.setenv("DISTIL_BATCH", batch)
+    with pytest.raises(ValueError, match="no memory"), reinforce.without_bars():
+        print("a bar", end="", file=sys.stderr)
+        raise ValueError("no memory")
+    assert capsys.readouterr().err == shown
 
 
 def test_attempts_are_shared_out_evenly(monkeypatch):
