@@ -18,10 +18,12 @@ from pathlib import Path
 from held_out import problems_of
 from prefer import by_family
 
-from distil import answers, evaluate, finetune, plots, suites
-from distil.machine import commit, environment
-from distil.stage import append_jsonl, read_jsonl, run_folder, sha256, write_text
-from distil.student import load, load_tokenizer
+from distil.evaluate import answers, metrics, suites
+from distil.models.student import load, load_tokenizer
+from distil.train import sft
+from distil.workspace import plots
+from distil.workspace.environment import commit, environment
+from distil.workspace.stage import append_jsonl, read_jsonl, run_folder, sha256, write_text
 
 STUDENTS, SUITES = ("slow", "fast", "adaptive"), ("easy", "harder")
 SFT = {"max_length": 1024, "method": "lora"}
@@ -42,13 +44,13 @@ def measure(run: str, student: str, seed: int, n: int, **budget: float) -> None:
         if kept.exists() and any((row["name"], row["seed"]) == (name, seed) for row in read_jsonl(kept)):
             continue
         out = folder / f"{seed}-{name}"
-        taught = finetune.sft(read_jsonl(judged / f"train/{name}.jsonl"), read_jsonl(judged / f"valid/{name}.jsonl"),
+        taught = sft.sft(read_jsonl(judged / f"train/{name}.jsonl"), read_jsonl(judged / f"valid/{name}.jsonl"),
                               student, out, seed=seed, **budget, **SFT)  # fmt: skip
         rows = []
         for suite, problems in asked.items():
             found = answers.answer(problems, lambda out=out: (load(str(out)), load_tokenizer(str(out))),
                                    folder / f"{seed}-{name}-{suite}.jsonl", weights=sha256(out), **ANSWERS)  # fmt: skip
-            row = evaluate.summarise(name, found, seed)
+            row = metrics.summarise(name, found, seed)
             rows.append({"name": name, "seed": seed, "suite": suite, "n": row["n"], "accuracy": row["accuracy"],
                          "ci": [row["ci_low"], row["ci_high"]], "tokens_per_answer": row["tokens_per_answer"],
                          "cut_off": row["cut_off"], "examples": taught["examples"], "families": by_family(found),
@@ -78,7 +80,7 @@ def collect(run: str) -> None:
         found = read_jsonl(folder / f"{row['seed']}-{row['name']}-{row['suite']}.jsonl")
         answers[row["name"]] += [answer | {"id": f"{row['suite']} {answer['id']}"} for answer in found]
     problems = [{"id": answer["id"], "task": answer["id"].split("-")[0]} for answer in answers[STUDENTS[0]]]
-    plots.difficulty(evaluate.by_difficulty(answers, problems), results / "adaptive")
+    plots.difficulty(metrics.by_difficulty(answers, problems), results / "adaptive")
     about = {
         "command": "python benchmarks/adaptive.py RUN STUDENT SEED [--tokens] [--learning-rate] [--n]",
         "sft": SFT,

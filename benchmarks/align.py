@@ -21,14 +21,16 @@ from pathlib import Path
 
 from held_out import N_TEST, measured, problems_of
 
-from distil import evaluate, finetune, follow, judge
-from distil.chat import Reply
-from distil.collect import chain_text
-from distil.machine import commit, environment
-from distil.stage import append_jsonl, digest, read_jsonl, run_folder, write_jsonl, write_text
-from distil.student import generate, load_tokenizer
-from distil.student import load as load_student
-from distil.weights import resolve
+from distil.chains import judge, student_judge
+from distil.chains.collect import chain_text
+from distil.evaluate import metrics
+from distil.llm.cache import Reply
+from distil.models.student import generate, load_tokenizer
+from distil.models.student import load as load_student
+from distil.models.weights import resolve
+from distil.train import sft
+from distil.workspace.environment import commit, environment
+from distil.workspace.stage import append_jsonl, digest, read_jsonl, run_folder, write_jsonl, write_text
 
 SFT = {"train_tokens": 60_000, "learning_rate": 2e-4, "max_length": 512, "method": "lora"}
 SAMPLES, MAX_ROUNDS = 4, 1
@@ -91,7 +93,8 @@ def judge_all(run: str, student: str, teacher: str | None = None) -> None:
     chains, problems = candidates(run)
     items = [(chain, problems[chain["problem_id"]]) for chain in chains]
     folder = run_folder(run) / "align"
-    rate = remembered(follow.by_student(student, items, samples=SAMPLES, batch_size=800), folder / "verdicts.jsonl")
+    rate = student_judge.by_student(student, items, samples=SAMPLES, batch_size=800)
+    rate = remembered(rate, folder / "verdicts.jsonl")
     rounds = MAX_ROUNDS if teacher else 0
     rows = judge.align(chains, problems, rate, Local(teacher or "none"), 0, rounds)
     write_jsonl(folder / "student.jsonl", rows)
@@ -132,7 +135,7 @@ def train(run: str, student: str, seed: int, names: list[str]) -> None:
         if kept.exists() and any((row["selection"], row["seed"]) == (name, seed) for row in read_jsonl(kept)):
             continue
         out = folder / f"{seed}-{name}"
-        told = finetune.sft(sets[name], [], student, out, seed=seed, **SFT)
+        told = sft.sft(sets[name], [], student, out, seed=seed, **SFT)
         found = measured(name, test, out, folder / f"{seed}-{name}.jsonl")
         append_jsonl(kept, [{"selection": name, "seed": seed, "n": len(sets[name]), "tokens": told["tokens"],
                              "epochs": told["epochs"], **found, "commit": commit()}])  # fmt: skip
@@ -144,7 +147,7 @@ def agreement(run: str) -> dict:
     rows = {}
     for name, path in (("llm", "03_judge/aligned.jsonl"), ("student", "align/student.jsonl")):
         rows[name] = {row["id"]: row["trail"][0]["difficulty"] for row in read_jsonl(run_folder(run) / path)}
-    return follow.compare([rows["llm"][i] for i in rows["llm"]], [rows["student"][i] for i in rows["llm"]])
+    return student_judge.compare([rows["llm"][i] for i in rows["llm"]], [rows["student"][i] for i in rows["llm"]])
 
 
 def collect(run: str) -> None:
@@ -160,7 +163,7 @@ def collect(run: str) -> None:
         return np.mean([[row["correct"] for row in answers] for answers in of_seeds], axis=0)
 
     gains = [
-        {"selection": name, "seeds": seeds, **evaluate.difference(right(name), right(BASELINE), seed=0)}
+        {"selection": name, "seeds": seeds, **metrics.difference(right(name), right(BASELINE), seed=0)}
         for name in SETS
         if name != BASELINE
     ]
@@ -179,7 +182,7 @@ def collect(run: str) -> None:
         seen = row["trail"][0]
         alone.setdefault(seen["difficulty"], []).append(dict(map(tuple, seen["reach"]))[0])
     loops["student"]["alone"] = {verdict: round(float(np.mean(shares)), 3) for verdict, shares in alone.items()}
-    gained = evaluate.difference(right("student-loop"), right("student"), seed=0)
+    gained = metrics.difference(right("student-loop"), right("student"), seed=0)
     about = {"command": "python benchmarks/align.py RUN STUDENT (judge, train, collect)", "n_test": N_TEST, "sft": SFT,
              "samples": SAMPLES, "max_rounds": MAX_ROUNDS, "sets": SETS}  # fmt: skip
     about |= json.loads((folder / "machine.json").read_text())

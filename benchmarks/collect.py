@@ -24,10 +24,10 @@ os.environ["DISTIL_BATCH"] = "1"
 
 from peer import prompts as peer_prompts
 
-from distil.chat import Chat
-from distil.machine import environment
-from distil.stage import write_text
-from distil.weights import cache_folder
+from distil.llm.client import Chat
+from distil.models.weights import cache_folder
+from distil.workspace.environment import environment
+from distil.workspace.stage import write_text
 
 HERE = Path(__file__).parent
 REQUESTS, LATENCY, SEQUENTIAL, REPEATS = 1000, 0.2, 50, 3

@@ -10,7 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from distil.stage import STAGES, run_folder, write_text
+from distil.workspace.stage import STAGES, run_folder, write_text
 
 
 def main(profile: str, run: str) -> None:

@@ -15,15 +15,15 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from distil import engines
-from distil.chat import Chat
-from distil.engines import Asked
-from distil.machine import environment
-from distil.problems import generate
-from distil.prompt import student_messages
-from distil.stage import write_text
-from distil.student import encode_prompt, load, load_tokenizer, sampling
-from distil.weights import resolve
+from distil.evaluate import engines
+from distil.evaluate.engines import Asked
+from distil.llm.client import Chat
+from distil.llm.prompts import student_messages
+from distil.models.student import encode_prompt, load, load_tokenizer, sampling
+from distil.models.weights import resolve
+from distil.problems.sources import generate
+from distil.workspace.environment import environment
+from distil.workspace.stage import write_text
 
 PLAIN_BATCH, PLAIN_BATCHES = 16, 4  # a few batches tell the rate of the slowest way
 WARM_UP = 4

@@ -4,8 +4,9 @@ python benchmarks/harness.py ask --endpoint http://localhost:8000/v1 --model Qwe
 python benchmarks/harness.py check a.json
 
 `ask` puts all 164 problems of HumanEval to a served model, greedily, in the words of its makers' evaluation
-(distil/humaneval.py), and keeps the answers; given again, it asks only for those it lacks. `check` runs them in the
-sandbox, on this machine or another, writes a verdict for each beside the answers, and a row into results/harness.json.
+(distil/problems/humaneval.py), and keeps the answers; given again, it asks only for those it lacks. `check` runs them
+in the sandbox, on this machine or another, and writes a verdict for each beside the answers and a row into
+results/harness.json.
 
 The answer is begun for the model, which vLLM and SGLang do for `continue_final_message`; `--not-begun` is for servers
 that cannot, and no longer what the makers did. One thing differs always: imports and helpers of the prompt count as
@@ -21,13 +22,13 @@ import sys
 import time
 from pathlib import Path
 
-from distil.chat import Chat
-from distil.code import check_all
-from distil.confine import mechanism
-from distil.humaneval import BEGUN, MAX_TOKENS, load, messages
-from distil.intervals import interval
-from distil.machine import environment
-from distil.stage import write_jsonl, write_text
+from distil.llm.client import Chat
+from distil.problems.humaneval import BEGUN, MAX_TOKENS, load, messages
+from distil.sandbox.confine import mechanism
+from distil.verify.code import check_all
+from distil.workspace.environment import environment
+from distil.workspace.stage import write_jsonl, write_text
+from distil.workspace.statistics import interval
 
 RESULTS = Path(__file__).parent / "results" / "harness.json"
 # pass@1 in percent, greedy: Qwen2.5-Coder Technical Report (arXiv:2409.12186), table of the instruct models

@@ -6,11 +6,11 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from distil import evaluate
-from distil.problems import load
-from distil.stage import read_jsonl, run_folder, sha256, write_text
-from distil.student import load as load_student
-from distil.student import load_tokenizer
+from distil.evaluate import metrics
+from distil.models.student import load as load_student
+from distil.models.student import load_tokenizer
+from distil.problems.sources import load
+from distil.workspace.stage import read_jsonl, run_folder, sha256, write_text
 
 N_TEST = 600
 ANSWERS = {"max_new_tokens": 160, "batch_size": 300}
@@ -27,10 +27,10 @@ def problems_of(run: str) -> tuple[list[dict], list[dict]]:
 def measured(name: str, test: list[dict], student: Path, path: Path) -> dict:
     """{accuracy, ci, tokens_per_answer} of the student in a folder; its answers are kept in `path`."""
     folder = str(student)
-    answers = evaluate.answer(
+    answers = metrics.answer(
         test, lambda: (load_student(folder), load_tokenizer(folder)), path, weights=sha256(student), **ANSWERS
     )
-    row = evaluate.summarise(name, answers)
+    row = metrics.summarise(name, answers)
     ci = [row["ci_low"], row["ci_high"]]
     return {"accuracy": row["accuracy"], "ci": ci, "tokens_per_answer": row["tokens_per_answer"]}
 
@@ -61,5 +61,5 @@ def gains(folder: Path, rows: list[dict], base: str) -> list[dict]:
     for name in dict.fromkeys(row["name"] for row in rows if row["name"] != base):
         seeds = [row["seed"] for row in rows if row["name"] == name]
         ours, theirs = (np.mean([right(n, s) for s in seeds], axis=0) for n in (name, base))
-        found.append({"name": name, "seeds": seeds, **evaluate.difference(ours, theirs, seed=0)})
+        found.append({"name": name, "seeds": seeds, **metrics.difference(ours, theirs, seed=0)})
     return found

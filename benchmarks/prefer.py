@@ -14,9 +14,9 @@ import sys
 
 from held_out import N_TEST, keep, measured, problems_of
 
-from distil import finetune, pairs, prefer
-from distil.machine import commit, environment
-from distil.stage import append_jsonl, read_jsonl, run_folder, write_text
+from distil.train import pairs, preference, sft
+from distil.workspace.environment import commit, environment
+from distil.workspace.stage import append_jsonl, read_jsonl, run_folder, write_text
 
 SFT = {"train_tokens": 120_000, "learning_rate": 2e-4, "max_length": 512, "method": "lora"}
 MAX_PAIRS, LEARNING_RATE = 320, 1e-5
@@ -36,7 +36,7 @@ def measure(run: str, student: str, seed: int, names: list[str]) -> None:
     train, test = problems_of(run)
     judged = run_folder(run) / "03_judge"
     fast = folder / f"{seed}-sft"
-    finetune.sft(read_jsonl(judged / "train/fast.jsonl"), read_jsonl(judged / "valid/fast.jsonl"), student, fast,
+    sft.sft(read_jsonl(judged / "train/fast.jsonl"), read_jsonl(judged / "valid/fast.jsonl"), student, fast,
                  seed=seed, **SFT)  # fmt: skip
     import torch  # noqa: F401  environment() names the GPU only then
 
@@ -59,7 +59,7 @@ def measure(run: str, student: str, seed: int, names: list[str]) -> None:
                 MAX_PAIRS,
                 seed,
             )
-            result = prefer.cogpo(rows, str(fast), out, learning_rate=LEARNING_RATE, seed=seed, loss=loss)
+            result = preference.cogpo(rows, str(fast), out, learning_rate=LEARNING_RATE, seed=seed, loss=loss)
         found = measured(name, test, out, folder / f"{seed}-{name}.jsonl")
         append_jsonl(kept, [{"name": name, "seed": seed, **found, "pairs": result.get("pairs"),
                              "gaps": result.get("gaps"), "commit": commit()}])  # fmt: skip

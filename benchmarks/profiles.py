@@ -9,10 +9,10 @@ import json
 import tempfile
 from pathlib import Path
 
-from distil import memory
-from distil.machine import environment
-from distil.profiles import PROFILES
-from distil.stage import StageError, write_text
+from distil.train import memory
+from distil.workspace.environment import environment
+from distil.workspace.profiles import PROFILES
+from distil.workspace.stage import StageError, write_text
 
 ROWS = 16  # a step on a GPU
 CARDS = {  # GiB of the cards that the profiles are meant for, and how many share the weights

@@ -17,9 +17,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from distil import claim, driver, facts, kept, leaks, recheck, suites
-from distil.stage import KEPT, RESPONSES, STAGES, StageError, root, run_folder, write_jsonl, write_text
-from distil.store import USAGE
+from benchmarks.reference_run import claim, kept
+from distil.evaluate import recheck, suites
+from distil.llm.cache import USAGE
+from distil.pipeline import driver
+from distil.publish import facts, leaks
+from distil.workspace.environment import root
+from distil.workspace.stage import KEPT, RESPONSES, STAGES, StageError, run_folder, write_jsonl, write_text
 
 MOST = 15_000_000  # bytes of all files together
 SAMPLED = "held-out"  # 07's folder of several answers to the held-out problems; one greedy answer lies at its top

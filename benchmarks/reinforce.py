@@ -18,10 +18,11 @@ import sys
 from held_out import N_TEST, gains, keep, measured, problems_of
 from reward import judged_rows
 
-from distil import finetune, judge, reinforce, reward_model, rewards
-from distil.machine import commit, environment
-from distil.problems import load
-from distil.stage import append_jsonl, read_jsonl, run_folder, write_text
+from distil.chains import judge
+from distil.problems.sources import load
+from distil.train import grpo, reward_model, rewards, sft
+from distil.workspace.environment import commit, environment
+from distil.workspace.stage import append_jsonl, read_jsonl, run_folder, write_text
 
 SFT = {"train_tokens": 120_000, "learning_rate": 2e-4, "max_length": 512, "method": "lora"}
 GRPO = {"steps": 150, "group": 8, "learning_rate": 2e-5, "max_completion": 160}
@@ -43,8 +44,8 @@ def measure(run: str, student: str, seed: int, names: list[str]) -> None:
     kept, fast = folder / "rows.jsonl", folder / f"{seed}-sft"
     judged = run_folder(run) / "03_judge"
     test = problems_of(run)[1]
-    problems = fresh_problems(run, GRPO["steps"] * reinforce.problems_a_step())
-    finetune.sft(read_jsonl(judged / "train/fast.jsonl"), read_jsonl(judged / "valid/fast.jsonl"), student, fast,
+    problems = fresh_problems(run, GRPO["steps"] * grpo.problems_a_step())
+    sft.sft(read_jsonl(judged / "train/fast.jsonl"), read_jsonl(judged / "valid/fast.jsonl"), student, fast,
                  seed=seed, **SFT)  # fmt: skip
     grader = folder / f"{seed}-reward_model"
     if not grader.exists():
@@ -65,7 +66,7 @@ def measure(run: str, student: str, seed: int, names: list[str]) -> None:
         out, result = folder / f"{seed}-{name}", {}
         if VARIANTS[name]:
             weights, gated = rewards.parse_weights(VARIANTS[name])
-            result = reinforce.grpo(problems, str(fast), str(grader), rewards.target_verbosity(scores), out,
+            result = grpo.grpo(problems, str(fast), str(grader), rewards.target_verbosity(scores), out,
                                     weights=weights, gated=gated, seed=seed, **GRPO)  # fmt: skip
         found = measured(name, test, out, folder / f"{seed}-{name}.jsonl")
         append_jsonl(kept, [{"name": name, "seed": seed, **found, "grpo": result, "commit": commit()}])

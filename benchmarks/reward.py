@@ -13,9 +13,10 @@ import json
 import time
 from pathlib import Path
 
-from distil import collect, judge, reward_model
-from distil.machine import environment
-from distil.stage import read_jsonl, run_folder, write_text
+from distil.chains import collect, judge
+from distil.train import reward_model
+from distil.workspace.environment import environment
+from distil.workspace.stage import read_jsonl, run_folder, write_text
 
 SPLITS = 5
 

@@ -15,11 +15,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from distil.code import check_all
-from distil.confine import works
-from distil.humaneval import BEGUN, load
-from distil.machine import environment
-from distil.stage import write_text
+from distil.problems.humaneval import BEGUN, load
+from distil.sandbox.confine import works
+from distil.verify.code import check_all
+from distil.workspace.environment import environment
+from distil.workspace.stage import write_text
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent / "tests"))

@@ -3,7 +3,7 @@
     python benchmarks/several_gpus.py RUN STUDENT [--processes 2] [--tokens 60000] [--methods lora full]
 
 RUN has been through 03. Each training is a run of its own below artifacts/RUN/several, started as a reader starts it:
-`accelerate launch -m distil.finetune`, with the same rows a step however many processes share them, plain TRL in all:
+`accelerate launch -m distil.train.sft`, with the same rows a step however many processes share them, plain TRL in all:
 Unsloth must not be installed.
 """
 
@@ -20,8 +20,8 @@ import sys
 from importlib import util
 from pathlib import Path
 
-from distil.machine import environment
-from distil.stage import run_folder, write_text
+from distil.workspace.environment import environment
+from distil.workspace.stage import run_folder, write_text
 
 FSDP = ["--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP",
         "--fsdp_state_dict_type", "FULL_STATE_DICT"]  # fmt: skip
@@ -36,7 +36,7 @@ def train(args: argparse.Namespace, way: str, method: str) -> dict:
     count, launch = WAYS[way][0] or args.processes, WAYS[way][1]
     rate = {"lora": "2e-4", "full": "1e-5"}[method]
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(count), "--num_machines", "1",
-               "--mixed_precision", "no", "--dynamo_backend", "no", *launch, "-m", "distil.finetune", "t", "fast",
+               "--mixed_precision", "no", "--dynamo_backend", "no", *launch, "-m", "distil.train.sft", "t", "fast",
                "--student", args.student, "--train-tokens", str(args.tokens), "--learning-rate", rate,
                "--max-length", "512", "--method", method]  # fmt: skip
     root = str(Path(__file__).parent.parent)

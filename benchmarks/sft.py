@@ -20,9 +20,9 @@ from pathlib import Path
 
 from sft_variants import CHECK_ROWS, CHECKS, LEARNING_RATE, PROFILED, VARIANTS, WARM_UP, matrix_rate, once
 
-from distil import training
-from distil.machine import environment
-from distil.stage import StageError, append_jsonl, read_jsonl, run_folder, write_text
+from distil.train import common
+from distil.workspace.environment import environment
+from distil.workspace.stage import StageError, append_jsonl, read_jsonl, run_folder, write_text
 
 TOKENS = 100_000
 RESULTS = Path(__file__).parent / "results"
@@ -112,7 +112,7 @@ def collect(args: argparse.Namespace, rows: list[dict]) -> None:
                                | {f: round(statistics.median(r[f] for r in mine), 4) for f in figures})  # fmt: skip
     about = {"command": f"python benchmarks/sft.py RUN STUDENT --rows {args.rows} --tokens {args.tokens}"
              f" --rounds {args.rounds}",
-             "variants": VARIANTS | CHECKS, "lora": training.LORA, "learning_rate": LEARNING_RATE,
+             "variants": VARIANTS | CHECKS, "lora": common.LORA, "learning_rate": LEARNING_RATE,
              "warm_up_steps": WARM_UP, "flop_a_token": "4 x weights, embeddings left out"}  # fmt: skip
     timed = [{k: v for k, v in row.items() if k != "losses"} for row in rows]
     checks = [apart for student in args.students if (apart := compare(rows, student))]

@@ -8,13 +8,13 @@ import zlib
 from dataclasses import replace
 from pathlib import Path
 
-from distil import finetune, training
-from distil.chat import quiet
-from distil.log import each_batch, real_tokens
-from distil.memory import plan
-from distil.stage import StageError
-from distil.student import choose_dtype, load_tokenizer
-from distil.weights import resolve
+from distil.models.student import load_tokenizer
+from distil.models.weights import resolve
+from distil.train import common, sft
+from distil.train.log import each_batch, real_tokens
+from distil.train.memory import plan
+from distil.workspace.environment import choose_dtype, quiet
+from distil.workspace.stage import StageError
 
 LEARNING_RATE, MAX_LENGTH, SEED = 2e-4, 512, 0
 WARM_UP = 5  # the first steps compile, choose kernels and fill the allocator: they are trained but not timed
@@ -104,12 +104,12 @@ def same_adapter(model) -> None:
 
 def train(name: str, rows: list[dict], student: str, callback, tokens: int, out: Path) -> None:
     if name == "check TRL":
-        training.backend = finetune.backend = lambda: "trl"
+        common.backend = sft.backend = lambda: "trl"
     if name == "ours, little memory":
-        finetune.plan = lambda *asked: replace(plan(*asked), checkpointing=True)
+        sft.plan = lambda *asked: replace(plan(*asked), checkpointing=True)
     if name.startswith(("ours", "check")):
         batch = CHECK_ROWS if name.startswith("check") else LARGE if name in LARGE_STEPS else None
-        finetune.sft(rows, [], student, out, train_tokens=tokens, learning_rate=LEARNING_RATE, max_length=MAX_LENGTH,
+        sft.sft(rows, [], student, out, train_tokens=tokens, learning_rate=LEARNING_RATE, max_length=MAX_LENGTH,
                      method="lora", seed=SEED, rows_a_step=batch, callbacks=[callback])  # fmt: skip
         return
     import datasets
@@ -119,8 +119,8 @@ def train(name: str, rows: list[dict], student: str, callback, tokens: int, out:
     from trl import SFTConfig, SFTTrainer
 
     tokenizer = load_tokenizer(resolve(student))
-    encoded, _ = finetune.encode_rows(rows, tokenizer, MAX_LENGTH)
-    chosen = finetune.fill_budget(encoded, tokens, SEED)
+    encoded, _ = sft.encode_rows(rows, tokenizer, MAX_LENGTH)
+    chosen = sft.fill_budget(encoded, tokens, SEED)
     special = {"completion_only_loss": True}
     if name == "public recipe":
         chosen = [{"input_ids": row["input_ids"]} for row in chosen]
@@ -143,7 +143,7 @@ def train(name: str, rows: list[dict], student: str, callback, tokens: int, out:
         args=config,
         processing_class=tokenizer,
         train_dataset=datasets.Dataset.from_list(chosen),
-        peft_config=LoraConfig(target_modules=training.TARGETS, task_type="CAUSAL_LM", **training.LORA),
+        peft_config=LoraConfig(target_modules=common.TARGETS, task_type="CAUSAL_LM", **common.LORA),
         callbacks=[callback],
     )
     trainer.remove_callback(PrinterCallback)
@@ -171,7 +171,7 @@ def matrix_rate() -> float:
 def once(rows: list[dict], student: str, name: str, tokens: int, profiled: bool = False):
     """One variant in this process, which must be a fresh one: (what the callback saw, seconds with loading)."""
     if name in ("ours", "check ours", *LARGE_STEPS):
-        training.prepare_backend(compiler=True)  # before transformers, which the callback imports
+        common.prepare_backend(compiler=True)  # before transformers, which the callback imports
     tokens = tokens * 4 if name in LARGE_STEPS else tokens // 2 if name in CHECKS else tokens
     seen = watch(name in CHECKS, profiled)
     with tempfile.TemporaryDirectory() as out:

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from held_out import N_TEST, keep, measured, problems_of
 
-from distil import finetune, whitebox
-from distil.machine import commit, environment
-from distil.stage import append_jsonl, read_jsonl, run_folder, write_text
+from distil.train import gkd, sft
+from distil.workspace.environment import commit, environment
+from distil.workspace.stage import append_jsonl, read_jsonl, run_folder, write_text
 
 TOKENS = 120_000
 SFT = {"learning_rate": 2e-4, "max_length": 512, "method": "lora"}
@@ -28,10 +28,10 @@ TRAINED = {"fast": TOKENS, "longer": 2 * TOKENS}  # by their tokens, with `finet
 TAUGHT = {"whitebox": {"on_policy": 0.0}, "on-policy": {"on_policy": 0.5}}  # from `fast`, with `distil_from_logits`
 
 
-def sft(run: str, student: str, tokens: int, out: Path, seed: int) -> None:
+def train_fast(run: str, student: str, tokens: int, out: Path, seed: int) -> None:
     judged = run_folder(run) / "03_judge"
     train, valid = (read_jsonl(judged / part / "fast.jsonl") for part in ("train", "valid"))
-    finetune.sft(train, valid, student, out, train_tokens=tokens, seed=seed, **SFT)
+    sft.sft(train, valid, student, out, train_tokens=tokens, seed=seed, **SFT)
 
 
 def measure(run: str, student: str, teacher: str, seed: int, names: list[str]) -> None:
@@ -47,10 +47,10 @@ def measure(run: str, student: str, teacher: str, seed: int, names: list[str]) -
         out, result = folder / f"{seed}-{name}", {}
         if name in TRAINED:  # in a process of its own: Unsloth would change the trainer of the other way, too
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-                process.submit(sft, run, student, TRAINED[name], out, seed).result()
+                process.submit(train_fast, run, student, TRAINED[name], out, seed).result()
         else:
             rows, fast = read_jsonl(run_folder(run) / "03_judge/train/fast.jsonl"), str(folder / f"{seed}-fast")
-            result = whitebox.distil_from_logits(rows, fast, teacher, out, seed=seed, **LOGITS, **TAUGHT[name])
+            result = gkd.distil_from_logits(rows, fast, teacher, out, seed=seed, **LOGITS, **TAUGHT[name])
         found = measured(name, test, out, folder / f"{seed}-{name}.jsonl")
         append_jsonl(kept, [{"name": name, "seed": seed, "student": student, "teacher": teacher, **found,
                              "tokens_per_s": result.get("tokens_per_s"), "loss": result.get("loss"),

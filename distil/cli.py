@@ -6,8 +6,8 @@ import argparse
 import os
 import sys
 
-from distil.profiles import PROFILES
-from distil.stage import STAGES
+from distil.workspace.profiles import PROFILES
+from distil.workspace.stage import STAGES
 
 
 def parser() -> argparse.ArgumentParser:
@@ -84,14 +84,33 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def verify_reference(folder: str | None) -> int:
+    """Work the kept run out anew with the repository's own benchmarks. Raises StageError outside a clone."""
+    from distil.workspace.environment import root
+    from distil.workspace.stage import StageError
+
+    if not (root() / "benchmarks" / "reference_run" / "kept.py").exists():
+        raise StageError(
+            f"{root()} is no clone of the repository, to which the kept run and what works it out belong: clone it, "
+            "and give the command there"
+        )
+    sys.path.insert(0, str(root()))
+    from benchmarks.reference_run import kept
+
+    return kept.verify(folder)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Exit codes: 0 done, 1 a stage failed, 2 bad input (found before anything started)."""
     args = parser().parse_args(argv)
-    from distil import difficulty, doctor, driver, easydistill, hub, kept, published, recheck, record, serve
-    from distil.chat import ChatError
-    from distil.parameters import ParameterError
-    from distil.problems import ProblemError
-    from distil.stage import StageError
+    from distil.evaluate import pass_rate, recheck
+    from distil.llm.cache import ChatError
+    from distil.models import published, serve
+    from distil.pipeline import doctor, driver, easydistill, record
+    from distil.problems.errors import ProblemError
+    from distil.publish import upload
+    from distil.workspace.parameters import ParameterError
+    from distil.workspace.stage import StageError
 
     try:
         if args.command == "run":
@@ -103,17 +122,17 @@ def main(argv: list[str] | None = None) -> int:
         if args.command == "verify":
             return recheck.verify(args.run)
         if args.command == "verify-reference":
-            return kept.verify(args.folder)
+            return verify_reference(args.folder)
         if args.command == "doctor":
             return doctor.doctor()
         if args.command == "serve":
             return serve.serve(args.run, args.more)
         if args.command == "push":
-            return hub.push(args.run, args.what, args.repository, args.dry_run)
+            return upload.push(args.run, args.what, args.repository, args.dry_run)
         if args.command == "pull":
             return published.show(args.name)
         if args.command == "filter":
-            return difficulty.filter_file(args)
+            return pass_rate.filter_file(args)
         if args.command == "import-config":
             return easydistill.import_config(args.file)
         return record.record(args)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from distil.limits import MEANT
+from distil.llm.limits import MEANT
 
 ROOT = Path(__file__).parents[1]
 os.environ["DISTIL_BATCH"] = "1"  # no progress bars

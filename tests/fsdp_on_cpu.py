@@ -1,11 +1,11 @@
-"""`distil.finetune` with FSDP, on CPUs. Accelerate takes several processes on a CPU for DDP: it is told otherwise."""
+"""`distil.train.sft` with FSDP, on CPUs. Accelerate takes several processes on a CPU for DDP: it is told otherwise."""
 
 import os
 import sys
 
 from accelerate.state import AcceleratorState, DistributedType, PartialState
 
-from distil.finetune import main
+from distil.train.sft import main
 
 ASKED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
          "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT", "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}  # fmt: skip

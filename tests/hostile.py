@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from distil.sandbox import Verdict, run, run_program
+from distil.sandbox.run import Verdict, run, run_program
 
 TIMEOUT_S = 2.0
 WORDS = ("OUTSIDE", "PARENT", "PORT", "REPOSITORY")  # replaced in the programs

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import random
 
-from distil import evaluate, facts, recheck, suites
-from distil.answers import judged
-from distil.prompt import student_messages
-from distil.reward_model import HEADS
-from distil.stage import Stage, write_jsonl, write_text
-from distil.weights import TINY, resolve
+from distil.evaluate import metrics, recheck, suites
+from distil.evaluate.answers import judged
+from distil.llm.prompts import student_messages
+from distil.models.weights import TINY, resolve
+from distil.publish import facts
+from distil.train.reward_model import HEADS
+from distil.workspace.stage import Stage, write_jsonl, write_text
 
 TEACHER = {"teacher": "qwen2.5-coder-1.5b-instruct", "endpoint": "recorded:qwen2.5-coder-1.5b"}
 STUDENTS = "base,fast,reinforced"
@@ -45,7 +46,7 @@ def measure(run: str, suite: str, students: str) -> None:
     stage = Stage(run, "07_eval", seed=0, students=students, suite=suite, engine="transformers:8", **settings)
     held_out = stage.read("01_collect/problems.jsonl")
     into, (test, source) = asked.folder, suites.load(asked, held_out, 0)
-    pinned = evaluate.settings(asked.name, source, test, seed=0, engine="transformers", **settings)
+    pinned = metrics.settings(asked.name, source, test, seed=0, engine="transformers", **settings)
     write_text(stage.path(f"{into}asked.json"), json.dumps(pinned, indent=1) + "\n")
     stage.write(f"{into}problems.jsonl", test)
     answers = {}

@@ -8,11 +8,13 @@ import sys
 
 import pytest
 
-from distil import chat, engines, facts, suites
 from distil.cli import main
-from distil.parameters import effective
-from distil.profiles import DISK_GB, PROFILES
-from distil.stage import RESPONSES, Lock, run_folder, write_text
+from distil.evaluate import engines, suites
+from distil.llm import client
+from distil.publish import facts
+from distil.workspace.parameters import effective
+from distil.workspace.profiles import DISK_GB, PROFILES
+from distil.workspace.stage import RESPONSES, Lock, run_folder, write_text
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
@@ -71,7 +73,7 @@ def test_numbers_as_people_write_them(project, capsys):
 def test_every_profile_gives_parameters_that_can_be_meant(project, monkeypatch, profile):
     monkeypatch.setenv("DISTIL_API_KEY", "none")
     values = effective(profile, "r", [])
-    chat.check_endpoint(values["01_collect"]["endpoint"])
+    client.check_endpoint(values["01_collect"]["endpoint"])
     suites.read(values["07_eval"]["suite"])
     engines.read(values["07_eval"]["engine"])
     taught = values["04_finetune"]["students"].split(",")
@@ -92,7 +94,7 @@ def test_a_server_that_is_not_there(project, capsys, monkeypatch):
     )
     assert not (project / "artifacts").exists() and main([*command, "--dry-run"]) == main(["run", "--dry-run"]) == 0
     write_text(run_folder("cpu") / RESPONSES, "")  # answers are kept: they may be all that is needed
-    monkeypatch.setattr("distil.driver.execute", lambda *_: False)
+    monkeypatch.setattr("distil.pipeline.driver.execute", lambda *_: False)
     assert main(command) == 1
 
 
@@ -115,7 +117,8 @@ def test_another_run_is_writing(project, capsys):
     import subprocess
     import sys
 
-    code = "import time; from distil.stage import *; Lock(run_folder('cpu')); print('in', flush=True); time.sleep(60)"
+    code = "import time; from distil.workspace.stage import *; Lock(run_folder('cpu'))"
+    code += "; print('in', flush=True); time.sleep(60)"
     other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout.readline() == "in\n"
@@ -129,7 +132,7 @@ def test_another_run_is_writing(project, capsys):
 
 def test_too_little_disk(project, capsys, monkeypatch):
     usage = shutil.disk_usage(project)
-    monkeypatch.setattr("distil.driver.shutil.disk_usage", lambda _: usage._replace(free=10**8))
+    monkeypatch.setattr("distil.pipeline.driver.shutil.disk_usage", lambda _: usage._replace(free=10**8))
     assert main(["run"]) == 2
     assert "0.1 GB of disk are free" in capsys.readouterr().err
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from conftest import ROOT
 from loopback import serve
 
-from distil.problems import generate
+from distil.problems.sources import generate
 
 COMMAND = [sys.executable, "-m", "distil", "run", "--profile", "smoke", "--run", "t", "--to", "01"]
 AT_ONCE = 4

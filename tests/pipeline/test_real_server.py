@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from distil.chat import Chat
-from distil.collect import STYLES, collect
-from distil.problems import generate
-from distil.weights import resolve
+from distil.chains.collect import STYLES, collect
+from distil.llm.client import Chat
+from distil.models.weights import resolve
+from distil.problems.sources import generate
 
 STUDENT = "HuggingFaceTB/SmolLM2-135M-Instruct"
 LONGEST = 40  # tokens an answer: enough to see one, few enough for two cores

@@ -6,11 +6,11 @@ import pytest
 from conftest import ROOT
 from loopback import serve
 
-from distil import confine
+from distil.chains.collect import chain_text
 from distil.cli import main
-from distil.collect import chain_text
-from distil.problems import generate
-from distil.stage import read_jsonl, run_folder
+from distil.problems.sources import generate
+from distil.sandbox import confine
+from distil.workspace.stage import read_jsonl, run_folder
 
 N_TRAIN, N_TEST = 48, 12
 SETTINGS = {"problems": "reference", "n_train": N_TRAIN, "n_test": N_TEST, "teacher": "t", "student": "tiny-random"}

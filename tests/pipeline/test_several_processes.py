@@ -1,4 +1,4 @@
-"""`accelerate launch -m distil.finetune`: two processes learn what one learns, at the same rows a step."""
+"""`accelerate launch -m distil.train.sft`: two processes learn what one learns, at the same rows a step."""
 
 import csv
 import json
@@ -9,13 +9,13 @@ import sys
 import pytest
 from conftest import ROOT
 
-from distil.judge import training_row
-from distil.stage import write_jsonl
-from distil.student import load
+from distil.chains.judge import training_row
+from distil.models.student import load
+from distil.workspace.stage import write_jsonl
 
 SETTINGS = ["t", "fast", "--student", "tiny-random", "--train-tokens", "4000", "--learning-rate",
             "1e-2", "--max-length", "256", "--method"]  # fmt: skip
-FINETUNE = ("-m", "distil.finetune")
+FINETUNE = ("-m", "distil.train.sft")
 TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")  # as accelerate does on GPUs
 
 

@@ -11,7 +11,7 @@ import time
 from conftest import ROOT
 from loopback import serve
 
-from distil.chat import Store, request_key
+from distil.llm.cache import Store, request_key
 
 N, AT_ONCE = 10_000, 32
 REQUESTS = 16_250  # 10,000 verdicts, 1,250 asked for again, 2,500 rewrites and their verdicts

@@ -12,11 +12,11 @@ import pytest
 import small_run
 from conftest import ROOT
 
-from distil import hub
 from distil.cli import main
-from distil.prompt import student_messages
-from distil.student import encode_prompt, generate, load, load_tokenizer
-from distil.weights import TINY, resolve
+from distil.llm.prompts import student_messages
+from distil.models.student import encode_prompt, generate, load, load_tokenizer
+from distil.models.weights import TINY, resolve
+from distil.publish import upload
 
 # what a machine lacks that has only torch and transformers, as far as this project brings it
 BARE = """
@@ -76,18 +76,18 @@ def test_merged_weights_answer_with_transformers_alone(server, home):
 
 
 def test_an_adapter_answers_with_peft(server, home):
-    (upload,) = hub.plan("r", "fast", "me/tiny", small_run.STUDENTS)
-    config = upload.folder / "adapter_config.json"
+    (planned,) = upload.plan("r", "fast", "me/tiny", small_run.STUDENTS)
+    config = planned.folder / "adapter_config.json"
     changed = json.loads(config.read_text()) | {"base_model_name_or_path": resolve(TINY)}  # it is on no Hub
     config.unlink()  # a link to the run's own
     config.write_text(json.dumps(changed))
-    program = code(upload.card).replace("me/tiny", str(upload.folder))
+    program = code(planned.card).replace("me/tiny", str(planned.folder))
     missing = [name for name in ONLY_TRANSFORMERS if name not in ("peft", "accelerate")]
     assert run(program, home, server.url, missing).strip() == ours(str(home / "artifacts/r/04_finetune/fast"))[0]
 
 
 def test_the_reward_model_grades(server, home):
-    from distil.reward_model import HEADS, RewardModel
+    from distil.train.reward_model import HEADS, RewardModel
 
     assert main(["push", "reward", "me/tiny", "--run", "r"]) == 0
     card = server.repositories["model", "me/tiny-reward"]["files"]["README.md"].decode()

@@ -11,8 +11,8 @@ import subprocess
 import pytest
 from conftest import ROOT
 
-from distil.parameters import declared
-from distil.stage import STAGES
+from distil.workspace.parameters import declared
+from distil.workspace.stage import STAGES
 
 NOTEBOOKS = {stage: json.loads((ROOT / "notebooks" / f"{stage}.ipynb").read_text()) for stage in STAGES}
 SECRETS = re.compile(r"hf_[A-Za-z0-9]{30,}|sk-[A-Za-z0-9]{20,}")
@@ -113,6 +113,6 @@ def test_lock_names_versions_only():
 
 def test_import_is_cheap():
     heavy = {"torch", "transformers", "trl", "datasets", "datasketch"}
-    code = f"import distil.cli, distil.driver, sys; print({heavy} & set(sys.modules))"
+    code = f"import distil.cli, distil.pipeline.driver, sys; print({heavy} & set(sys.modules))"
     done = subprocess.run(["python", "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "set()", done.stderr

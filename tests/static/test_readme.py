@@ -6,7 +6,7 @@ import re
 
 from conftest import ROOT
 
-from distil.stage import read_csv, read_jsonl
+from distil.workspace.stage import read_csv, read_jsonl
 
 README = (ROOT / "README.md").read_text()
 RESULTS = ROOT / "benchmarks" / "results"
@@ -137,7 +137,7 @@ def test_the_profiles_table_is_the_estimates():
 
 
 def test_the_profiles_table_is_of_these_profiles():
-    from distil.profiles import PROFILES
+    from distil.workspace.profiles import PROFILES
 
     for row in json.loads((RESULTS / "profiles.json").read_text())["rows"]:
         asked = PROFILES[row["profile"]]["04_finetune"]

@@ -7,10 +7,10 @@ import re
 import pytest
 from conftest import ROOT
 
-from distil import claim
-from distil.facts import table
-from distil.reference import TOKENS
-from distil.stage import STAGES
+from benchmarks.reference_run import claim
+from distil.evaluate.published_scores import TOKENS
+from distil.publish.facts import table
+from distil.workspace.stage import STAGES
 
 KEPT = ROOT / "artifacts" / "reference"
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from distil.notation import plain, unit_of
-from distil.verify import check_verifier, is_correct
+from distil.verify.check import check_verifier, is_correct
+from distil.verify.math import plain, unit_of
 
 TABLE = Path(__file__).with_name("answers.tsv")
 # right answers that are refused; what is worse, a wrong one that is accepted, must not happen at all

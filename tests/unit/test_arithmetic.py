@@ -1,6 +1,6 @@
 import pytest
 
-from distil.arithmetic import false_equation
+from distil.verify.equations import false_equation
 
 
 @pytest.mark.parametrize(("text", "false"), [

@@ -12,13 +12,13 @@ import yaml
 from conftest import ROOT
 from huggingface_hub import DatasetCard, ModelCard, parse_eval_result_entries
 
-from distil import card, facts, hub
-from distil.stage import StageError, write_text
+from distil.publish import cards, facts, upload
+from distil.workspace.stage import StageError, write_text
 
 
 @pytest.fixture
 def uploads(home):
-    return {u.repository: u for u in hub.plan("r", "fast,merged,reward,data", "me/tiny", small_run.STUDENTS)}
+    return {u.repository: u for u in upload.plan("r", "fast,merged,reward,data", "me/tiny", small_run.STUDENTS)}
 
 
 @pytest.fixture
@@ -47,8 +47,8 @@ def test_every_number_of_a_card_is_in_a_file(uploads, home):
     text = "\n".join(path.read_text() for path in files)
     counts = {len(path.read_text().splitlines()) for path in run.glob("03_judge/*/*.jsonl")}
     known = [float(n) for n in re.findall(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e-?\d+)?(?![\w.])", text)] + list(counts)
-    for name, upload in uploads.items():
-        body = re.sub(r"`[^`]*`", "", upload.card.split("---", 2)[2])  # names and commands are looked at elsewhere
+    for name, planned in uploads.items():
+        body = re.sub(r"`[^`]*`", "", planned.card.split("---", 2)[2])  # names and commands are looked at elsewhere
         body = re.sub(r"(?m)^- Versions:.*$|95%|\d\d_[a-z]+", "", re.sub(r"(?s)```.*?```", "", body))
         numbers = re.findall(r"(?<![\w.])[+-]?\d[\d,]*(?:\.\d+)?%?", body)
         assert len(numbers) > 1, name
@@ -95,8 +95,8 @@ def test_front_matter_is_read_by_the_hubs_client(uploads, rows):
 
 @pytest.mark.network
 def test_the_hub_itself_finds_the_cards_valid(uploads):
-    for name, upload in uploads.items():
-        (DatasetCard if name.endswith("-data") else ModelCard)(upload.card).validate()
+    for name, planned in uploads.items():
+        (DatasetCard if name.endswith("-data") else ModelCard)(planned.card).validate()
 
 
 def test_the_data_card_makes_the_folder_load(uploads, home):
@@ -109,9 +109,9 @@ def test_the_data_card_makes_the_folder_load(uploads, home):
 
 
 def test_a_number_that_no_file_holds_is_refused(home, monkeypatch):
-    monkeypatch.setattr(card, "markdown", lambda rows: "| fast | 99.9% |\n")
+    monkeypatch.setattr(cards, "markdown", lambda rows: "| fast | 99.9% |\n")
     with pytest.raises(StageError, match="the card says 99.9%, which no measured file holds"):
-        hub.plan("r", "fast", "me/tiny", small_run.STUDENTS)
+        upload.plan("r", "fast", "me/tiny", small_run.STUDENTS)
 
 
 @pytest.mark.parametrize(("text", "missing"), [
@@ -128,20 +128,20 @@ def test_results_that_were_changed_by_hand_are_refused(home):
     file = home / "artifacts/r/07_eval/results.csv"
     file.write_text(file.read_text().replace("fast,16,0.", "fast,16,0.9"))
     with pytest.raises(StageError, match="07_eval/results.csv of run 'r' was changed after 07_eval wrote it"):
-        hub.plan("r", "fast", "me/tiny", small_run.STUDENTS)
+        upload.plan("r", "fast", "me/tiny", small_run.STUDENTS)
 
 
 def test_a_student_that_was_not_measured_has_no_card(home):
     with pytest.raises(StageError, match="push='slow': name one of the students that 07 measures"):
-        hub.plan("r", "slow", "me/tiny", small_run.STUDENTS)
+        upload.plan("r", "slow", "me/tiny", small_run.STUDENTS)
     with pytest.raises(StageError, match="results.csv has no row 'slow'"):
-        card.model_card(facts.read("r"), "slow", card.Names("me/x"), merged=False)
+        cards.model_card(facts.read("r"), "slow", cards.Names("me/x"), merged=False)
 
 
 def test_a_file_that_is_missing(home):
     (home / "artifacts/r/07_eval/differences.jsonl").unlink()
     with pytest.raises(StageError, match="differences.jsonl is missing: a card has no number without a file"):
-        hub.plan("r", "fast", "me/tiny", small_run.STUDENTS)
+        upload.plan("r", "fast", "me/tiny", small_run.STUDENTS)
 
 
 def told(**changes) -> dict:
@@ -152,7 +152,7 @@ def told(**changes) -> dict:
 
 def test_addresses_and_files_of_ones_own_are_not_told(home):
     known = told(endpoint="http://teacher.internal:8000/v1", teacher="private-model", problems="lists/mine.jsonl")
-    said = card.model_card(known, "fast", card.Names("me/tiny"), merged=False)
+    said = cards.model_card(known, "fast", cards.Names("me/tiny"), merged=False)
     assert "internal" not in said and "lists" not in said and "endpoint=URL" in said
     assert "its licence is not recorded. Read its terms" in said and "a file of its maker's own" in said
     assert "--set 07_eval.batch_size" not in said, "07 finds it out itself: nobody can set it"
@@ -171,15 +171,15 @@ def test_addresses_and_files_of_ones_own_are_not_told(home):
     ("someone/else", (None, None)),
 ])  # fmt: skip
 def test_licences(model, licence):
-    assert card.licence(model) == licence
+    assert cards.licence(model) == licence
 
 
 def test_a_benchmark_of_the_hub_gets_its_result_file_only_if_all_of_it_was_answered(home, rows):
     known = told(problems="hub:gsm8k")
-    assert card.benchmark_file(known, "fast") is None, "16 problems are not the benchmark"
+    assert cards.benchmark_file(known, "fast") is None, "16 problems are not the benchmark"
     row = next(row for row in known["07_eval/results.csv"] if row["student"] == "fast")
     row["n"] = 1319
-    path, text = card.benchmark_file(known, "fast")
+    path, text = cards.benchmark_file(known, "fast")
     (entry,) = parse_eval_result_entries(yaml.safe_load(text))
     assert path == ".eval_results/gsm8k.yaml" and entry.dataset_id == "openai/gsm8k"
     assert entry.value == pytest.approx(100 * row["accuracy"]) and "Wilson" in entry.notes
@@ -190,8 +190,8 @@ def test_the_cards_render(uploads, tmp_path):
     """Every table, list and code block becomes one, and Chromium draws the page."""
     from markdown_it import MarkdownIt
 
-    for name, upload in uploads.items():
-        body = MarkdownIt("commonmark").enable("table").render(upload.card.split("---", 2)[2])
+    for name, planned in uploads.items():
+        body = MarkdownIt("commonmark").enable("table").render(planned.card.split("---", 2)[2])
         assert (
             "<h1>" in body
             and "<li>" in body

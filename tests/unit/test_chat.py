@@ -5,8 +5,10 @@ import traceback
 import pytest
 from loopback import Refusal, serve
 
-from distil import record
-from distil.chat import Chat, ChatError, Reply, Store, check_endpoint, request, request_key, split_reasoning
+from distil.llm.cache import ChatError, Reply, Store, request_key
+from distil.llm.client import Chat, check_endpoint, request
+from distil.llm.transport import split_reasoning
+from distil.pipeline import record
 
 PROMPTS = [[{"role": "user", "content": f"question {i}"}] for i in range(20)]
 
@@ -61,7 +63,7 @@ def test_a_passing_fault_is_retried(project):
 
 
 def test_a_dead_endpoint_is_an_error_and_not_an_empty_result(project, monkeypatch):
-    monkeypatch.setattr("distil.transport.FIRST_WAIT", 0.001)
+    monkeypatch.setattr("distil.llm.transport.FIRST_WAIT", 0.001)
     with pytest.raises(ChatError, match="answered none of 2"):
         Chat("m", "http://127.0.0.1:9/v1").map(PROMPTS[:2], max_tokens=5)
 
@@ -74,7 +76,7 @@ def recording(tmp_path, monkeypatch):
     package = tmp_path / "package"
     (package / "recorded" / "r").mkdir(parents=True)
     (package / "recorded" / "r" / "responses.jsonl.xz").write_bytes(record.pack(list(store.rows())))
-    monkeypatch.setattr("distil.store.resources.files", lambda name: package)
+    monkeypatch.setattr("distil.llm.cache.resources.files", lambda name: package)
 
 
 def test_recording_replays(recording):
@@ -153,7 +155,7 @@ def test_the_key_is_stored_nowhere(tmp_path, project, monkeypatch):
 def test_a_key_that_the_endpoint_echoes_is_masked(status, tmp_path, project, monkeypatch, capfd):
     secret = "abc-very-secret"
     monkeypatch.setenv("DISTIL_API_KEY", f"{secret}\n")  # as read from a file
-    monkeypatch.setattr("distil.transport.FIRST_WAIT", 0.001)
+    monkeypatch.setattr("distil.llm.transport.FIRST_WAIT", 0.001)
 
     def answer(body):
         raise Refusal(status, f"bad key {secret}")

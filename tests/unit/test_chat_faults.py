@@ -7,16 +7,17 @@ from collections import Counter
 import pytest
 from loopback import Cut, Raw, Refusal, serve
 
-from distil.chat import Chat, ChatError
-from distil.collect import collect, split_chain
-from distil.transport import wait_asked
+from distil.chains.collect import collect, split_chain
+from distil.llm.cache import ChatError
+from distil.llm.client import Chat
+from distil.llm.transport import wait_asked
 
 PROMPTS = [[{"role": "user", "content": f"question {i}"}] for i in range(80)]
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch, project):
-    monkeypatch.setattr("distil.transport.FIRST_WAIT", 0.002)
+    monkeypatch.setattr("distil.llm.transport.FIRST_WAIT", 0.002)
 
 
 def fault(kind: str) -> str:
@@ -151,7 +152,7 @@ def test_one_prompt_that_a_content_filter_refuses_does_not_stop_the_rest():
 
 
 def test_an_endpoint_that_is_down_is_given_up(monkeypatch):
-    monkeypatch.setattr("distil.chat.DEAD_AFTER", 5)
+    monkeypatch.setattr("distil.llm.client.DEAD_AFTER", 5)
     with pytest.raises(ChatError, match="failed 5 requests in a row.*give the command again"):
         Chat("m", "http://127.0.0.1:9/v1", concurrency=2).map(PROMPTS, max_tokens=5)
 

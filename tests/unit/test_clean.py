@@ -4,9 +4,10 @@ import hashlib
 import json
 
 import pytest
+from distil.problems.errors import ProblemError
 
-from distil.clean import clean, decontaminate, remove_duplicates
-from distil.problems import ProblemError, gather, generate, load
+from distil.problems.dedup import clean, decontaminate, remove_duplicates
+from distil.problems.sources import gather, generate, load
 
 STORY = (
     "A farmer keeps {n} hens, and each of them lays an egg on every day of the week but Sunday. On the market in the "

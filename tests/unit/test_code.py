@@ -2,13 +2,13 @@
 
 import pytest
 
-from distil import confine
-from distil.chat import Reply
-from distil.code import check_code, extract_code, read_tests
-from distil.collect import chain_text, make_chain
-from distil.prompt import prompt_of
-from distil.rewards import reward_terms
-from distil.verify import check_verifier, is_correct, verifiable
+from distil.chains.collect import chain_text, make_chain
+from distil.llm.cache import Reply
+from distil.llm.prompts import prompt_of
+from distil.sandbox import confine
+from distil.train.rewards import reward_terms
+from distil.verify.check import check_verifier, is_correct, verifiable
+from distil.verify.code import check_code, extract_code, read_tests
 
 needs_sandbox = pytest.mark.skipif(confine.mechanism() is None, reason="no sandbox works here")
 BLOCK = "```python\ndef f(n):\n    m = n\n\n    return m + 1\n```"

@@ -6,8 +6,8 @@ import shlex
 import pytest
 
 from distil.cli import main, parser
-from distil.parameters import effective
-from distil.prompt import messages
+from distil.llm.prompts import messages
+from distil.workspace.parameters import effective
 
 STAGE1 = {
     "job_type": "cot_long2short_api",

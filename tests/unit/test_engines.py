@@ -6,13 +6,13 @@ import time
 import pytest
 from loopback import Refusal, serve
 
-from distil import engines, evaluate
-from distil.chat import ChatError
-from distil.engines import Asked
-from distil.prompt import student_messages
-from distil.stage import StageError, digest, read_jsonl
-from distil.student import load, load_tokenizer
-from distil.weights import tiny_random
+from distil.evaluate import engines, metrics
+from distil.evaluate.engines import Asked
+from distil.llm.cache import ChatError
+from distil.llm.prompts import student_messages
+from distil.models.student import load, load_tokenizer
+from distil.models.weights import tiny_random
+from distil.workspace.stage import StageError, digest, read_jsonl
 
 PROBLEMS = [
     {
@@ -45,35 +45,35 @@ def without_time(rows: list[dict]) -> list[dict]:
 
 
 def test_samples_differ_and_come_again_after_a_kill(tiny, tmp_path):
-    whole = evaluate.answer(PROBLEMS, lambda: tiny, tmp_path / "whole.jsonl", **SAMPLED)
+    whole = metrics.answer(PROBLEMS, lambda: tiny, tmp_path / "whole.jsonl", **SAMPLED)
     assert [(row["id"], row["sample"]) for row in whole] == [(p["id"], s) for p in PROBLEMS for s in range(3)]
     assert len({row["text"] for row in whole[:3]}) > 1, "sampled"
     lines = (tmp_path / "whole.jsonl").read_text().split("\n")
     (tmp_path / "cut.jsonl").write_text("\n".join(lines[:8]) + lines[8][:20])  # in the middle of the third batch
-    again = evaluate.answer(PROBLEMS, lambda: tiny, tmp_path / "cut.jsonl", **SAMPLED)
+    again = metrics.answer(PROBLEMS, lambda: tiny, tmp_path / "cut.jsonl", **SAMPLED)
     assert without_time(again) == without_time(whole)
     rows = read_jsonl(tmp_path / "cut.jsonl")
     assert len(rows) == len({(row["id"], row["sample"]) for row in rows}) == 21, "no answer is there twice"
-    assert evaluate.answer(PROBLEMS, refuse, tmp_path / "cut.jsonl", **SAMPLED) == again
+    assert metrics.answer(PROBLEMS, refuse, tmp_path / "cut.jsonl", **SAMPLED) == again
 
 
 def test_more_samples_leave_the_first_ones_as_they_are(tiny, tmp_path):
     path = tmp_path / "answers.jsonl"
-    few = evaluate.answer(PROBLEMS, lambda: tiny, path, **SAMPLED | {"samples": 2})
-    more = evaluate.answer(PROBLEMS, lambda: tiny, path, **SAMPLED)
+    few = metrics.answer(PROBLEMS, lambda: tiny, path, **SAMPLED | {"samples": 2})
+    more = metrics.answer(PROBLEMS, lambda: tiny, path, **SAMPLED)
     assert [row for row in more if row["sample"] < 2] == few
     for changed in ({"seed": 2}, {"temperature": 0.7}):
         with pytest.raises(AssertionError, match="answered already"):
-            evaluate.answer(PROBLEMS, refuse, path, **SAMPLED | changed)
+            metrics.answer(PROBLEMS, refuse, path, **SAMPLED | changed)
 
 
 def test_greedy_answers_of_an_earlier_version_are_taken(tiny, tmp_path):
     path = tmp_path / "answers.jsonl"
-    rows = evaluate.answer(PROBLEMS, lambda: tiny, path, **SETTINGS)
+    rows = metrics.answer(PROBLEMS, lambda: tiny, path, **SETTINGS)
     assert rows[0]["of"] == digest("first", PROBLEMS[0]["question"], 10, 3), "as every version made it"
     old = [{key: value for key, value in row.items() if key != "sample"} for row in rows]
     path.write_text("".join(json.dumps(row) + "\n" for row in old))
-    assert evaluate.answer(PROBLEMS, refuse, path, **SETTINGS) == old
+    assert metrics.answer(PROBLEMS, refuse, path, **SETTINGS) == old
 
 
 def test_continuous_batching_gives_the_answers_of_plain_batches(tiny):
@@ -98,7 +98,7 @@ def test_what_continuous_batching_leaves_is_answered_in_plain_batches(tiny, monk
 
 
 def test_without_a_gpu_paged_is_answered_in_plain_batches(tiny, tmp_path, capsys):
-    rows = evaluate.answer(PROBLEMS, lambda: tiny, tmp_path / "a.jsonl", engine="paged", **SETTINGS)
+    rows = metrics.answer(PROBLEMS, lambda: tiny, tmp_path / "a.jsonl", engine="paged", **SETTINGS)
     assert len(rows) == 7 and "needs a GPU" in capsys.readouterr().out
 
 
@@ -115,22 +115,22 @@ def test_a_served_student_is_asked_once_and_resumes_reply_by_reply(tmp_path, pro
     path = tmp_path / "fast.jsonl"
     with serve(answer) as (endpoint, seen):
         with pytest.raises(ChatError, match="model gone"):
-            evaluate.answer(PROBLEMS, refuse, path, engine=endpoint, **settings)
+            metrics.answer(PROBLEMS, refuse, path, engine=endpoint, **settings)
         before = len(seen)
-        rows = evaluate.answer(PROBLEMS, refuse, path, engine=endpoint, **settings)
+        rows = metrics.answer(PROBLEMS, refuse, path, engine=endpoint, **settings)
         assert 21 <= len(seen) < 21 + before, "what was answered is not asked again"
         assert {body["model"] for body in seen} == {"fast"} and {body["top_p"] for body in seen} == {0.95}
         assert len({body["seed"] for body in seen}) == 21 and {body["max_tokens"] for body in seen} == {50}
-    assert evaluate.answer(PROBLEMS, refuse, path, engine=endpoint, **settings) == rows
+    assert metrics.answer(PROBLEMS, refuse, path, engine=endpoint, **settings) == rows
     assert all(row["correct"] and row["seconds"] > 0 and row["finish_reason"] == "stop" for row in rows)
-    summary = evaluate.summarise("fast", rows)
+    summary = metrics.summarise("fast", rows)
     assert (summary["n"], summary["samples"], summary["accuracy"], summary["tokens_per_answer"]) == (7, 3, 1, 4)
 
 
 def test_another_students_replies_are_not_taken_for_this_ones(tmp_path, project):
     with serve(lambda body: r"\boxed{1}") as (endpoint, seen):
         for weights in ("first", "second"):
-            evaluate.answer(
+            metrics.answer(
                 PROBLEMS, refuse, tmp_path / "fast.jsonl", engine=endpoint, **SETTINGS | {"weights": weights}
             )
         assert len(seen) == 14
@@ -143,11 +143,11 @@ def test_a_question_that_a_server_never_answers_is_no_wrong_answer(tmp_path, pro
         return r"\boxed{1}"
 
     with serve(answer) as (endpoint, _), pytest.raises(StageError, match="left 1 of 7 questions to 'fast' unanswered"):
-        evaluate.answer(PROBLEMS, refuse, tmp_path / "fast.jsonl", engine=endpoint, **SETTINGS)
+        metrics.answer(PROBLEMS, refuse, tmp_path / "fast.jsonl", engine=endpoint, **SETTINGS)
 
 
 def test_replies_with_reasoning_keep_it_and_stored_ones_have_no_time(tmp_path, project):
-    from distil.chat import Chat
+    from distil.llm.client import Chat
 
     batches = [[Asked(student_messages("1?"), 0)]]
     with serve(lambda body: "<think>well</think>It is \\boxed{1}") as (endpoint, _):
@@ -159,7 +159,7 @@ def test_replies_with_reasoning_keep_it_and_stored_ones_have_no_time(tmp_path, p
 
 
 def test_long_answers_that_are_left_after_an_interruption_do_not_make_a_student_slow(tmp_path, project):
-    from distil.chat import Chat
+    from distil.llm.client import Chat
 
     def answer(body: dict) -> str:
         time.sleep(0.3)
@@ -176,8 +176,8 @@ def test_long_answers_that_are_left_after_an_interruption_do_not_make_a_student_
 
 
 def test_the_teacher_is_a_row_that_its_own_server_answers_for(tmp_path, project):
-    from distil import published
-    from distil.stage import Stage
+    from distil.models import published
+    from distil.workspace.stage import Stage
 
     Stage("r", "01_collect", teacher="qwen-big").finish()
     folder, weights = published.place("teacher", "base", Stage("r", "07_eval"))
@@ -185,10 +185,10 @@ def test_the_teacher_is_a_row_that_its_own_server_answers_for(tmp_path, project)
     settings = SETTINGS | {"weights": weights}
     with serve(lambda body: r"\boxed{1}") as (endpoint, seen):
         published.check("base,teacher", endpoint)
-        rows = evaluate.answer(PROBLEMS, refuse, tmp_path / "teacher.jsonl", engine=endpoint, **settings)
+        rows = metrics.answer(PROBLEMS, refuse, tmp_path / "teacher.jsonl", engine=endpoint, **settings)
         assert {body["model"] for body in seen} == {"teacher"} and len(seen) == 7
     with serve(lambda body: r"\boxed{2}") as (endpoint, seen):  # the students' server: the teacher's answers are kept
-        assert evaluate.answer(PROBLEMS, refuse, tmp_path / "teacher.jsonl", engine=endpoint, **settings) == rows
+        assert metrics.answer(PROBLEMS, refuse, tmp_path / "teacher.jsonl", engine=endpoint, **settings) == rows
         assert not seen
     with pytest.raises(StageError, match="the teacher answers through a server only"):
         published.check("base,teacher", "transformers:8")
@@ -212,8 +212,8 @@ def test_engines_that_cannot_be_meant(text, project):
 
 
 def test_programs_run_and_the_answer_is_the_program(tmp_path):
-    from distil.answers import judged
-    from distil.confine import mechanism
+    from distil.evaluate.answers import judged
+    from distil.sandbox.confine import mechanism
 
     if mechanism() is None:
         pytest.skip("no sandbox works here")

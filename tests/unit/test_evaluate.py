@@ -4,7 +4,8 @@ import csv
 
 import pytest
 
-from distil import evaluate, plots, tables
+from distil.evaluate import metrics, tables
+from distil.workspace import plots
 
 
 def row(question: str, sample: int, answer: str | None, correct: bool, n_tokens: int = 10, **more) -> dict:
@@ -23,8 +24,8 @@ ROWS = [
 
 
 def test_the_figures_of_several_answers_a_question():
-    summary = evaluate.summarise("fast", ROWS)
-    assert list(summary) == list(evaluate.COLUMNS)
+    summary = metrics.summarise("fast", ROWS)
+    assert list(summary) == list(metrics.COLUMNS)
     assert (summary["n"], summary["samples"]) == (3, 4)
     assert summary["accuracy"] == pytest.approx(4 / 12, abs=1e-4), "pass@1 is the mean over all answers"
     assert summary["pass_at_k"] == pytest.approx(2 / 3, abs=1e-4)
@@ -32,58 +33,58 @@ def test_the_figures_of_several_answers_a_question():
     assert summary["cut_off"] == pytest.approx(1 / 12, abs=1e-4) and summary["no_answer"] == 0.25
     assert summary["tokens_per_answer"] == pytest.approx(20, abs=0.01) and summary["tokens_median"] == 10
     assert summary["seconds_per_answer"] == 0.5 and summary["tokens_per_second"] == 40
-    assert evaluate.shares(ROWS) == [0.75, 0.25, 0]
+    assert metrics.shares(ROWS) == [0.75, 0.25, 0]
 
 
 def test_one_answer_a_question_has_wilsons_interval_and_the_figures_it_had():
     single = [row(str(i), 0, "1", i < 3) for i in range(10)]
-    summary = evaluate.summarise("fast", single)
+    summary = metrics.summarise("fast", single)
     assert (summary["ci_low"], summary["ci_high"]) == (0.1078, 0.6032)  # Wilson's of 3 in 10, by hand
     assert summary["accuracy"] == summary["pass_at_k"] == summary["majority_at_k"] == 0.3
     assert tables.results([summary])[0][-1] == "no answer"
 
 
 def test_curves_begin_at_accuracy_and_pass_at_k_only_rises():
-    curve = evaluate.curve(ROWS)
+    curve = metrics.curve(ROWS)
     assert [k for k, _, _ in curve] == [1, 2, 4]
     assert curve[0][1] == pytest.approx(1 / 3) and curve[0][2] == pytest.approx(1 / 3)
     assert [p for _, p, _ in curve] == sorted(p for _, p, _ in curve)
-    assert [k for k, _, _ in evaluate.curve([r for r in ROWS if r["sample"] < 3])] == [1, 2, 3]
+    assert [k for k, _, _ in metrics.curve([r for r in ROWS if r["sample"] < 3])] == [1, 2, 3]
     with pytest.raises(ValueError, match="pass@5"):
-        evaluate.at_k(ROWS, 5)
+        metrics.at_k(ROWS, 5)
 
 
 def test_differences_are_of_those_students_that_are_there():
     better = [{**r, "correct": r["id"] != "c"} for r in ROWS]
-    gaps = evaluate.differences({"base": ROWS, "fast": better}, seed=0)
+    gaps = metrics.differences({"base": ROWS, "fast": better}, seed=0)
     assert [(g["of"], g["to"]) for g in gaps] == [("fast", "base")]
     assert gaps[0]["difference"] == pytest.approx(1 / 3)
-    pairs = evaluate.differences({"base": ROWS, "slow": ROWS, "fast": ROWS}, seed=0)
+    pairs = metrics.differences({"base": ROWS, "slow": ROWS, "fast": ROWS}, seed=0)
     assert [(g["of"], g["to"]) for g in pairs] == [("slow", "base"), ("fast", "base"), ("fast", "slow")]
     assert tables.gaps(gaps)[1][0][:2] == ["fast - base", "+33.3"]
-    judged = evaluate.differences(dict.fromkeys(("unaligned", "fast", "adaptive"), ROWS), seed=0)
+    judged = metrics.differences(dict.fromkeys(("unaligned", "fast", "adaptive"), ROWS), seed=0)
     assert [(g["of"], g["to"]) for g in judged] == [("fast", "unaligned"), ("adaptive", "fast")]
 
 
 def test_seconds_that_nobody_measured_are_not_made_up():
     unknown = [{**r, "seconds": None if r["sample"] else 0.5} for r in ROWS]
-    assert evaluate.summarise("fast", unknown)["seconds_per_answer"] == 0.5
+    assert metrics.summarise("fast", unknown)["seconds_per_answer"] == 0.5
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(12.345, "12.35"), (0.1, "0.10"), (0.0123, "0.012"), (0.004, "0.004")])
 def test_a_server_takes_milliseconds(seconds, said):
-    assert evaluate.duration(seconds) == said
+    assert metrics.duration(seconds) == said
 
 
 def test_tables_and_pictures(tmp_path):
-    results = [evaluate.summarise(name, ROWS) for name in ("base", "slow")]
+    results = [metrics.summarise(name, ROWS) for name in ("base", "slow")]
     results[0]["tokens_per_answer"] = 10.0
     columns, body = tables.results(results)
     assert columns[-2:] == ["pass@4", "majority@4"] and len(body[0]) == len(columns)
     assert tables.speeds(results, "slow")[1][0][:3] == ["base", "10", "2.0x"]
     problems = [{"id": "a", "task": "sum"}, {"id": "b", "task": "sum"}, {"id": "c", "task": "word"}]
     assert tables.families({"base": ROWS}, problems)[1] == [["sum", "2", "50%"], ["word", "1", "0%"]]
-    plots.pass_at_k({"base": evaluate.curve(ROWS), "slow": evaluate.curve(ROWS)}, tmp_path / "curve")
+    plots.pass_at_k({"base": metrics.curve(ROWS), "slow": metrics.curve(ROWS)}, tmp_path / "curve")
     with open(tmp_path / "curve.csv", newline="") as handle:
         points = list(csv.DictReader(handle))
     assert [(p["student"], p["k"]) for p in points] == [(s, k) for s in ("base", "slow") for k in "124"]
@@ -94,12 +95,12 @@ def test_tables_and_pictures(tmp_path):
     ("temperature", "said"), [(0.0, {"sampling": "greedy"}), (0.6, {"top_p": 0.95, "top_k": "off"})]
 )
 def test_what_was_asked_is_pinned(temperature, said):
-    asked = evaluate.settings(
+    asked = metrics.settings(
         "aime2024", {"revision": "c" * 40}, [{"verifier": "math"}] * 2, temperature=temperature, samples=4, seed=3
     )
     assert said.items() <= asked.items() and asked["source"]["revision"] == "c" * 40
     assert asked["prompt"][-1]["content"].startswith("{question}") and asked["repetition_penalty"] == 1.0
-    both = evaluate.settings("held-out", {}, [{"verifier": "math"}, {"verifier": "code"}], temperature=temperature)
+    both = metrics.settings("held-out", {}, [{"verifier": "math"}, {"verifier": "code"}], temperature=temperature)
     assert both["prompt"] == asked["prompt"] and "```python" in both["prompt_others"][-1]["content"]
     assert "prompt_others" not in asked
 
@@ -108,5 +109,5 @@ def test_tokens_against_difficulty_by_hand():
     problems = [{"id": "a", "task": "sums"}, {"id": "b", "task": "sums"}, {"id": "c", "task": "proofs"}]
     one = [{"id": i, "correct": c, "n_tokens": n} for i, c, n in (("a", True, 10), ("b", True, 20), ("c", False, 90))]
     two = [{"id": i, "correct": c, "n_tokens": n} for i, c, n in (("a", False, 5), ("b", True, 5), ("c", True, 5))]
-    found = evaluate.by_difficulty({"adapts": one, "does not": two}, problems)
+    found = metrics.by_difficulty({"adapts": one, "does not": two}, problems)
     assert found == {"adapts": [(25.0, 15.0), (50.0, 90.0)], "does not": [(25.0, 5.0), (50.0, 5.0)]}

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from distil import follow
-from distil.student import encode_prompt, generate, load, load_tokenizer
-from distil.weights import resolve
+from distil.chains import student_judge
+from distil.models.student import encode_prompt, generate, load, load_tokenizer
+from distil.models.weights import resolve
 
 PROBLEM = {"id": "p", "task": "sums", "question": "What is 2 + 3 + 4?", "answer": "9", "verifier": "exact"}
 OTHER = PROBLEM | {"id": "q", "question": "What is 1 + 1?", "answer": "2"}
@@ -29,7 +29,7 @@ def test_surprise_is_the_mean_of_minus_log2_of_each_token_of_a_step(student):
     import torch
 
     model, tokenizer = student
-    found = follow.surprise([(CHAIN, PROBLEM), (SHORT, OTHER)], [[], []], model, tokenizer)
+    found = student_judge.surprise([(CHAIN, PROBLEM), (SHORT, OTHER)], [[], []], model, tokenizer)
     assert [len(steps) for steps in found] == [3, 2]
     steps = ["2 + 3 = 5\n\n", "5 + 4 = 9\n\n", "\\boxed{9}"]
     ids = encode_prompt(
@@ -52,9 +52,9 @@ def test_an_open_assistant_turn_goes_on_where_it_stops(student):
 
 
 def test_the_student_goes_on_from_nothing_before_the_leap_and_before_the_last_step():
-    assert follow.looks([0.1, 0.2, 3.0, 0.1, 0.2]) == [0, 2, 4]
-    assert follow.looks([2.0, 0.1]) == [0, 1]
-    assert follow.looks([0.5]) == [0]
+    assert student_judge.looks([0.1, 0.2, 3.0, 0.1, 0.2]) == [0, 2, 4]
+    assert student_judge.looks([2.0, 0.1]) == [0, 1]
+    assert student_judge.looks([0.5]) == [0]
 
 
 @pytest.mark.parametrize(
@@ -71,12 +71,12 @@ def test_the_student_goes_on_from_nothing_before_the_leap_and_before_the_last_st
     ],
 )
 def test_verdict(bits, reach, expected):
-    assert follow.verdict(bits, reach) == expected
+    assert student_judge.verdict(bits, reach) == expected
 
 
 def test_an_example_is_of_the_same_task_and_another_problem():
     items = [(CHAIN, PROBLEM), (SHORT, OTHER), (SHORT, OTHER | {"id": "r", "task": "products"})]
-    first, second, alone = follow.examples(items, items)
+    first, second, alone = student_judge.examples(items, items)
     assert first[0]["content"].startswith(OTHER["question"]) and first[1]["content"].endswith("\\boxed{2}")
     assert second[0]["content"].startswith(PROBLEM["question"])
     assert alone == []
@@ -94,12 +94,12 @@ def test_an_example_is_of_the_same_task_and_another_problem():
     ],
 )
 def test_getting_there_is_the_first_boxed_answer(text, reason, expected):
-    assert follow.got_there({"text": text, "finish_reason": reason}, PROBLEM) is expected
+    assert student_judge.got_there({"text": text, "finish_reason": reason}, PROBLEM) is expected
 
 
 def test_the_student_as_a_judge_gives_what_align_asks_for():
     items = [(CHAIN, PROBLEM), (SHORT, OTHER)]
-    rate = follow.by_student("tiny-random", items, samples=2, batch_size=3, max_new_tokens=4)
+    rate = student_judge.by_student("tiny-random", items, samples=2, batch_size=3, max_new_tokens=4)
     rows = rate(items, 1)
     assert rows == rate(items, 1)
     for row, (bits, given) in zip(rows, [(3, None), (2, [0, 1])], strict=True):
@@ -111,15 +111,15 @@ def test_the_student_as_a_judge_gives_what_align_asks_for():
 def test_agreement_of_two_judges_by_hand():
     first = ["easy", "easy", "medium", "hard", "unrated"]
     second = ["easy", "medium", "medium", "medium", "easy"]
-    found = follow.compare(first, second)
+    found = student_judge.compare(first, second)
     assert found["counts"] == [[1, 1, 0], [0, 1, 0], [0, 1, 0]] and found["n"] == 4 and found["agree"] == 0.5
     by_chance = (2 * 1 + 1 * 3 + 1 * 0) / 16
     assert found["kappa"] == pytest.approx((0.5 - by_chance) / (1 - by_chance), abs=1e-3)
-    assert follow.compare(["unrated"], ["easy"])["n"] == 0
+    assert student_judge.compare(["unrated"], ["easy"])["n"] == 0
 
 
 def test_two_judges_that_say_one_word_only_have_no_kappa():
-    assert follow.compare(["medium", "medium"], ["medium", "medium"])["kappa"] is None
+    assert student_judge.compare(["medium", "medium"], ["medium", "medium"])["kappa"] is None
 
 
 def test_an_answer_may_be_ended_from_outside(student):

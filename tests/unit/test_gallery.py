@@ -7,9 +7,9 @@ import threading
 
 import pytest
 
-from distil import gallery
-from distil.student import load, load_tokenizer
-from distil.weights import tiny_random
+from distil.evaluate import gallery
+from distil.models.student import load, load_tokenizer
+from distil.models.weights import tiny_random
 
 PAGE = "<!doctype html><html><body><h1>Hi</h1></body></html>"
 

@@ -6,13 +6,14 @@ import sys
 import pytest
 from loopback import Refusal, serve
 
-from distil.arithmetic import false_equation
-from distil.chat import Chat, Reply
-from distil.collect import chain_text, make_chain
-from distil.judge import align, by_llm, ratings
-from distil.prompt import messages
-from distil.rewrite import rewrite, rewrite_prompt
-from distil.verify import all_boxed, check_answer
+from distil.chains.collect import chain_text, make_chain
+from distil.chains.judge import align, by_llm, ratings
+from distil.chains.rewrite import rewrite, rewrite_prompt
+from distil.llm.cache import Reply
+from distil.llm.client import Chat
+from distil.llm.prompts import messages
+from distil.verify.check import all_boxed, check_answer
+from distil.verify.equations import false_equation
 
 PROBLEM = {"id": "p", "question": "What is 4 + 5 + 6?", "answer": "15", "verifier": "exact", "task": "sum"}
 SHORT = "4 + 5 + 6\n\n\\boxed{15}"
@@ -263,23 +264,23 @@ def test_an_answer_of_nested_braces_is_read_whole():
 
 @pytest.mark.parametrize("answer", ["9^{9^{9^{9}}}", "(10^9)!", "\\sum_{i=1}^{10^9} i^{1/3}", "x" * 50000])
 def test_an_answer_that_would_never_be_worked_out_is_wrong(answer, monkeypatch):
-    monkeypatch.setattr("distil.verify.PATIENCE", 1.5)
+    monkeypatch.setattr("distil.verify.check.PATIENCE", 1.5)
     assert not check_answer(answer, PROBLEM | {"verifier": "math"})
     assert check_answer("\\frac{30}{2}", PROBLEM | {"verifier": "math"}), "and the next is looked at as ever"
 
 
 COLD = """
 import importlib.abc, sys, time
-from distil import verify
+from distil.verify import check
 
 class ColdDisk(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
         time.sleep(0.6 * (name in ("reasoning_gym", "math_verify")))
 
 sys.meta_path.insert(0, ColdDisk())
-verify.PATIENCE = 0.5
+check.PATIENCE = 0.5
 problem = {"question": "", "answer": "15", "verifier": sys.argv[1], "metadata": {}}
-print(verify.check_answer("15", problem))
+print(check.check_answer("15", problem))
 """
 
 

@@ -18,11 +18,11 @@ from hub_server import READ_ONLY, TOKEN, serve_hub
 from huggingface_hub import snapshot_download
 from loopback import Cut
 
-from distil import hub, leaks
 from distil.cli import main
-from distil.layout import lay_out
-from distil.stage import Stage, StageError, run_folder, sha256
-from distil.student import encode_prompt, load_tokenizer
+from distil.models.student import encode_prompt, load_tokenizer
+from distil.publish import leaks, upload
+from distil.publish.layout import lay_out
+from distil.workspace.stage import Stage, StageError, run_folder, sha256
 
 PUSH = ["push", "fast,data", "me/tiny", "--run", "r"]
 
@@ -233,11 +233,11 @@ def test_weights_that_name_a_path_of_this_machine(home, tmp_path):
 def test_weights_that_are_not_those_that_were_measured(home):
     (home / "artifacts/r/04_finetune/fast/adapter_config.json").write_text('{"r": 8}')
     with pytest.raises(StageError, match="04_finetune/fast of run 'r' was changed after 04_finetune wrote it"):
-        hub.plan("r", "fast", "me/tiny", small_run.STUDENTS)
+        upload.plan("r", "fast", "me/tiny", small_run.STUDENTS)
 
 
 def test_pulled_again_it_is_the_same_and_a_row_of_07(server, home):
-    from distil.published import place
+    from distil.models.published import place
 
     assert main(PUSH) == 0
     stage = Stage("s", "07_eval")
@@ -267,7 +267,8 @@ def test_offline_and_unknown_models_say_what_to_do(server, monkeypatch, capsys):
 
 def test_endpoint_set_after_our_imports_still_holds():
     code = (
-        "import os, distil.cli, distil.driver, distil.hub, distil.published, distil.weights, distil.student\n"
+        "import os, distil.cli, distil.pipeline.driver, distil.publish.upload, distil.models.published\n"
+        "import distil.models.weights, distil.models.student\n"
         "os.environ |= {'HF_ENDPOINT': 'https://mirror.example', 'HF_HUB_OFFLINE': '1'}\n"
         "from huggingface_hub import HfApi, constants\n"
         "print(HfApi().endpoint, constants.HF_HUB_OFFLINE)"
@@ -278,8 +279,8 @@ def test_endpoint_set_after_our_imports_still_holds():
 
 
 def test_modelscope_is_asked_where_it_is_named(monkeypatch):
-    from distil.published import repository
-    from distil.weights import from_modelscope
+    from distil.models.published import repository
+    from distil.models.weights import from_modelscope
 
     monkeypatch.delenv("DISTIL_SOURCE", raising=False)
     assert repository("DistilQwen-ThoughtX-7B") == "alibaba-pai/DistilQwen-ThoughtX-7B"
@@ -317,7 +318,7 @@ def test_the_same_on_the_real_hub(made, tmp_path, monkeypatch):
         assert main(["push", "fast,data", name, "--run", "r"]) == 0, "ours already"
         with pytest.raises(StageError, match="does not know this token"):
             monkeypatch.setenv("HF_TOKEN", "hf_" + "wrong" * 8)
-            hub.check("fast", name, small_run.STUDENTS, "r")
+            upload.check("fast", name, small_run.STUDENTS, "r")
     finally:
         for kind, place in (("model", name), ("dataset", f"{name}-data")):
             api.delete_repo(place, repo_type=kind, missing_ok=True)

@@ -5,9 +5,11 @@ import json
 import httpx
 import pytest
 
-from distil.hub_problems import SOURCES, fetch, hub_map, load_hub, rows_from
-from distil.problems import ProblemError, gather
-from distil.verify import is_correct
+from distil.problems.errors import ProblemError
+from distil.problems.hub import fetch, hub_map, load_hub, rows_from
+from distil.problems.hub_datasets import SOURCES
+from distil.problems.sources import gather
+from distil.verify.check import is_correct
 
 # one row of each set, with all fields of its card; contents are made up
 RECORDS = {

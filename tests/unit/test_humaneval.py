@@ -7,8 +7,9 @@ import pytest
 from conftest import ROOT
 from loopback import Refusal, serve
 
-from distil import confine, humaneval
-from distil.code import check_all
+from distil.problems import humaneval
+from distil.sandbox import confine
+from distil.verify.code import check_all
 
 needs_sandbox = pytest.mark.skipif(confine.mechanism() is None, reason="no sandbox works here")
 HEAD = 'from typing import List\n\n\ndef total(numbers: List[int]) -> int:\n    """ Sum. """\n'

@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from distil.intervals import bootstrap, difference, interval, majority_at_k, pass_at_k
+from distil.workspace.statistics import bootstrap, difference, interval, majority_at_k, pass_at_k
 
 
 def simulated(rng, questions: int, samples: int) -> np.ndarray:

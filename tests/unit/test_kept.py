@@ -9,9 +9,9 @@ import pytest
 import small_run
 from conftest import ROOT
 
-from distil import claim
+from benchmarks.reference_run import claim
 from distil.cli import main
-from distil.stage import STAGES, StageError, run_folder, sha256
+from distil.workspace.stage import STAGES, StageError, run_folder, sha256
 
 STUDENTS = "base,slow,fast,reinforced"
 
@@ -171,7 +171,7 @@ def edit(file, before: str, after: str) -> None:
 ])  # fmt: skip
 def test_what_was_touched_is_found(kept, capsys, name, before, after, complaint):
     """Also by whoever writes the list of digests anew."""
-    from distil import kept as module
+    from benchmarks.reference_run import kept as module
 
     edit(kept / name, before, after)
     assert verify() == 1

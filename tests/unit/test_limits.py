@@ -6,8 +6,9 @@ import pytest
 from loopback import Raw, serve
 
 from distil import cli
-from distil.chat import Chat, ChatError, check_endpoint
-from distil.limits import Limits
+from distil.llm.cache import ChatError
+from distil.llm.client import Chat, check_endpoint
+from distil.llm.limits import Limits
 
 PROMPTS = [[{"role": "user", "content": f"question {i}"}] for i in range(40)]
 LOCAL = "http://127.0.0.1:9/v1"

@@ -9,9 +9,9 @@ import pytest
 import torch
 from conftest import ROOT
 
-from distil import memory
-from distil.stage import StageError
-from distil.training import LORA
+from distil.train import memory
+from distil.train.common import LORA
+from distil.workspace.stage import StageError
 
 CPU = memory.Machine("cpu", "trl")
 
@@ -72,14 +72,14 @@ def test_sharded_weights_are_a_part_each():
 
 def test_a_step_fits_beside_a_teacher(monkeypatch):
     """White-box distillation keeps both models' scores of every word, in several copies."""
-    from distil import whitebox
+    from distil.train import gkd
 
     found = {}
     for gib in (0.5, 24, 80):
         monkeypatch.setattr(memory, "here", lambda gib=gib: memory.Machine("cuda", "trl", gib))
-        found[gib] = whitebox.planned_for("tiny-random", "tiny-random", 16, 4000)
+        found[gib] = gkd.planned_for("tiny-random", "tiny-random", 16, 4000)
     assert found[0.5].at_once < found[24].at_once == found[80].at_once == 16
-    copies = whitebox.SCORES / memory.SCORES["trl"]
+    copies = gkd.SCORES / memory.SCORES["trl"]
     plain = memory.plan("tiny-random", "lora", 16, 4000).parts
     assert found[80].parts["logits"] == pytest.approx(copies * plain["logits"], rel=0.05)
 

@@ -11,9 +11,9 @@ import pytest
 import small_run
 from loopback import Server
 
-from distil import hub
 from distil.cli import main
-from distil.stage import StageError
+from distil.publish import upload
+from distil.workspace.stage import StageError
 
 TOKEN = "ms-" + "-".join(["0123abcd", "0123", "4567", "89ab", "0123456789ab"])
 
@@ -116,14 +116,14 @@ def test_what_arrives_is_what_was_planned(scope, home, capsys):
 def test_refused_before_anything_is_sent(scope):
     scope.repositories["me/tiny-data"] = {"made": {}, "files": {}}
     with pytest.raises(StageError, match="me/tiny-data is on ModelScope already"):
-        hub.check("fast,data", "modelscope:me/tiny", small_run.STUDENTS, "r")
+        upload.check("fast,data", "modelscope:me/tiny", small_run.STUDENTS, "r")
     modelscope_hub = pytest.importorskip("modelscope_hub")
     modelscope_hub.set_default_config(modelscope_hub.HubConfig(token="wrong"))
     with pytest.raises(StageError, match="ModelScope does not take the token or cannot be reached"):
-        hub.check("fast", "modelscope:me/tiny", small_run.STUDENTS, "r")
+        upload.check("fast", "modelscope:me/tiny", small_run.STUDENTS, "r")
 
 
 def test_without_the_package_it_says_how_to_get_it(home, monkeypatch):
-    monkeypatch.setattr("distil.modelscope.util.find_spec", lambda name: None)
+    monkeypatch.setattr("distil.models.modelscope.util.find_spec", lambda name: None)
     with pytest.raises(StageError, match=r"pip install -e '\.\[modelscope\]'"):
-        hub.check("fast", "modelscope:me/tiny", small_run.STUDENTS, "r")
+        upload.check("fast", "modelscope:me/tiny", small_run.STUDENTS, "r")

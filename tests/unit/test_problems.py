@@ -1,11 +1,12 @@
 import json
 
 import pytest
+from distil.problems.errors import ProblemError
 
-from distil.clean import clean
-from distil.difficulty import pass_rates
-from distil.problems import SUITES, ProblemError, generate, read_file, read_rows
-from distil.verify import is_correct
+from distil.evaluate.pass_rate import pass_rates
+from distil.problems.dedup import clean
+from distil.problems.sources import SUITES, generate, read_file, read_rows
+from distil.verify.check import is_correct
 
 
 def test_no_question_twice_and_splits_stay_when_sizes_change():

@@ -4,11 +4,12 @@ import threading
 
 import pytest
 
-from distil import confine, programs
-from distil.code import check_all, read_tests, side_by_side
-from distil.problems import generate
-from distil.program_kinds import KINDS
-from distil.verify import check_verifier
+from distil.problems import programs
+from distil.problems.program_kinds import KINDS
+from distil.problems.sources import generate
+from distil.sandbox import confine
+from distil.verify.check import check_verifier
+from distil.verify.code import check_all, read_tests, side_by_side
 
 ROWS = list(programs.pool(0))
 needs_sandbox = pytest.mark.skipif(confine.mechanism() is None, reason="no sandbox works here")

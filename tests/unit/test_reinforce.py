@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from distil import reinforce, reward_model, rewards
-from distil.stage import StageError, read_csv
-from distil.weights import tiny_random
+from distil.models.weights import tiny_random
+from distil.train import grpo, reward_model, rewards
+from distil.workspace.stage import StageError, read_csv
 
 PROBLEM = {"id": "p", "question": "What is 4 + 5?", "answer": "9", "verifier": "exact", "task": "sum"}
 SHORT, LONG = "4 + 5 = 9\n\n\\boxed{9}", "Take 4.\n\nAdd 5.\n\nThat is 4 + 5.\n\n4 + 5 = 9\n\n\\boxed{9}"
@@ -136,39 +136,39 @@ def graded(tiny, tmp_path_factory) -> str:
 
 def test_grpo_logs_every_term_and_is_not_done_twice(tiny, graded, tmp_path, monkeypatch):
     """A random student writes noise; a term of its own gives it something to learn."""
-    monkeypatch.setattr(reinforce, "reward_terms", lambda text, *_, **__: dict.fromkeys(rewards.TERMS, len(text) % 7))
+    monkeypatch.setattr(grpo, "reward_terms", lambda text, *_, **__: dict.fromkeys(rewards.TERMS, len(text) % 7))
     weights = rewards.parse_weights("full")[0]
-    result = reinforce.grpo([PROBLEM] * 2, tiny, graded, (3.0, 0.0), tmp_path, weights=weights, **SETTINGS)
+    result = grpo.grpo([PROBLEM] * 2, tiny, graded, (3.0, 0.0), tmp_path, weights=weights, **SETTINGS)
     log = read_csv(tmp_path / "rewards.csv")
-    assert [row["step"] for row in log] == [1, 2, 3] and set(log[0]) == set(reinforce.COLUMNS)
+    assert [row["step"] for row in log] == [1, 2, 3] and set(log[0]) == set(grpo.COLUMNS)
     assert result["steps"] == 3 and result["completions"] == 24 and 0 < result["tokens"] <= 24 * 8
     assert log[0]["reward"] == pytest.approx(sum(weights[t] * log[0][t] for t in rewards.TERMS), abs=1e-3)
     assert result["tokens_per_s"] > 0 and result["writing_s"] <= result["seconds"]
     assert json.loads((tmp_path / "reinforce.json").read_text())["result"] == result
-    monkeypatch.setattr(reinforce, "train", lambda *_, **__: pytest.fail("it was finished"))
-    assert reinforce.grpo([PROBLEM] * 2, tiny, graded, (3.0, 0.0), tmp_path, weights=weights, **SETTINGS) == result
+    monkeypatch.setattr(grpo, "train", lambda *_, **__: pytest.fail("it was finished"))
+    assert grpo.grpo([PROBLEM] * 2, tiny, graded, (3.0, 0.0), tmp_path, weights=weights, **SETTINGS) == result
 
 
 def test_grpo_stops_where_nothing_can_be_learned(tiny, graded, tmp_path, monkeypatch):
     monkeypatch.setattr(rewards, "FIRST", 2)
-    monkeypatch.setattr(reinforce, "reward_terms", lambda *_, **__: dict.fromkeys(rewards.TERMS, 0.0))
+    monkeypatch.setattr(grpo, "reward_terms", lambda *_, **__: dict.fromkeys(rewards.TERMS, 0.0))
     with pytest.raises(StageError, match="same for all attempts in each of the first 2 steps"):
-        reinforce.grpo([PROBLEM] * 2, tiny, graded, (3.0, 0.0), tmp_path, weights=rewards.parse_weights("full")[0],
+        grpo.grpo([PROBLEM] * 2, tiny, graded, (3.0, 0.0), tmp_path, weights=rewards.parse_weights("full")[0],
                        **SETTINGS)  # fmt: skip
     assert not (tmp_path / "reinforce.json").exists()
 
 
 def test_grpo_without_problems_that_can_be_verified(tiny, graded, tmp_path, monkeypatch):
-    monkeypatch.setattr(reinforce, "verifiable", lambda problem: False)
+    monkeypatch.setattr(grpo, "verifiable", lambda problem: False)
     with pytest.raises(StageError, match="0 of 2 problems can be verified, and GRPO takes 2 a step"):
-        reinforce.grpo([PROBLEM] * 2, tiny, graded, (3.0, 0.0), tmp_path, weights=rewards.parse_weights("full")[0],
+        grpo.grpo([PROBLEM] * 2, tiny, graded, (3.0, 0.0), tmp_path, weights=rewards.parse_weights("full")[0],
                        **SETTINGS)  # fmt: skip
 
 
 @pytest.mark.parametrize(("batch", "shown"), [("1", ""), ("0", "a bar")])
 def test_bars_are_hidden_in_batch_runs_alone_and_failures_never(batch, shown, monkeypatch, capsys):
     monkeypatch.setenv("DISTIL_BATCH", batch)
-    with pytest.raises(ValueError, match="no memory"), reinforce.without_bars():
+    with pytest.raises(ValueError, match="no memory"), grpo.without_bars():
         print("a bar", end="", file=sys.stderr)
         raise ValueError("no memory")
     assert capsys.readouterr().err == shown
@@ -176,16 +176,16 @@ def test_bars_are_hidden_in_batch_runs_alone_and_failures_never(batch, shown, mo
 
 def test_attempts_are_shared_out_evenly(monkeypatch):
     log = [{"tokens": 10.0, "reward": 0.1, "stuck": 1.0}, {"tokens": 30.0, "reward": 0.5, "stuck": 0.5}]
-    found = SimpleNamespace(**reinforce.summary(log, attempts=16))
+    found = SimpleNamespace(**grpo.summary(log, attempts=16))
     assert (found.completions, found.tokens, found.stuck, found.length_ratio) == (32, 640, 1, 3.0)
 
 
 def test_a_step_fits_the_gpu_beside_what_writes(tiny, monkeypatch):
     found = {}
     for gib in (4, 24, 80):
-        monkeypatch.setattr(reinforce.memory, "here", lambda gib=gib: reinforce.memory.Machine("cuda", "unsloth", gib))
-        writers = reinforce.writers_gib(tiny)
-        found[gib] = writers, reinforce.planned_for(tiny, 128, 100_000, writers).at_once
+        monkeypatch.setattr(grpo.memory, "here", lambda gib=gib: grpo.memory.Machine("cuda", "unsloth", gib))
+        writers = grpo.writers_gib(tiny)
+        found[gib] = writers, grpo.planned_for(tiny, 128, 100_000, writers).at_once
     assert found[4][0] == pytest.approx(4 / 3), "no more than a third of it"
-    assert found[24][0] == found[80][0] >= reinforce.WRITER_GIB, "a larger GPU needs no more"
-    assert 1 <= found[4][1] < found[24][1] < found[80][1] == reinforce.AT_ONCE["cuda"]
+    assert found[24][0] == found[80][0] >= grpo.WRITER_GIB, "a larger GPU needs no more"
+    assert 1 <= found[4][1] < found[24][1] < found[80][1] == grpo.AT_ONCE["cuda"]

@@ -3,21 +3,14 @@ import random
 import pytest
 from loopback import serve
 
-from distil import confine
-from distil.chat import Chat, Reply
-from distil.collect import chain_text, collect, make_chain, set_apart, split_chain
-from distil.judge import (
-    align,
-    by_llm,
-    parse_rating,
-    parse_verdict,
-    select_adaptive,
-    select_fast,
-    select_unaligned,
-    split_by_problem,
-)
-from distil.prompt import messages
-from distil.rewrite import fault, giveaway_accuracy, rewrite
+from distil.chains.collect import chain_text, collect, make_chain, set_apart, split_chain
+from distil.chains.judge import align, by_llm, select_adaptive, select_fast, select_unaligned, split_by_problem
+from distil.chains.judge_replies import parse_rating, parse_verdict
+from distil.chains.rewrite import fault, giveaway_accuracy, rewrite
+from distil.llm.cache import Reply
+from distil.llm.client import Chat
+from distil.llm.prompts import messages
+from distil.sandbox import confine
 
 PROBLEM = {"id": "p", "question": "What is 4 + 5 + 6?", "answer": "15", "verifier": "exact", "task": "sum"}
 STEPS = "First 4 + 5 = 9.\n\nThen 9 + 6 = 15.\n\n\\boxed{15}"

@@ -5,8 +5,8 @@ import os
 import pytest
 from hostile import FUNCTIONS, PROGRAMS, attack
 
-from distil import confine
-from distil.sandbox import Verdict, run, run_program, same_output
+from distil.sandbox import confine
+from distil.sandbox.run import Verdict, run, run_program, same_output
 
 HERE = [how for how in ("bwrap", "sandlock") if confine.works(how)]
 needs_sandbox = pytest.mark.skipif(not HERE, reason=f"no sandbox works here: {confine.HOW}")

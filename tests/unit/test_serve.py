@@ -15,12 +15,13 @@ import pytest
 import vllm_program
 from conftest import ROOT
 
-from distil import engines, evaluate, serve
-from distil import vllm as vllm_module
-from distil.chat import Chat
 from distil.cli import main
-from distil.serve import Servers
-from distil.stage import StageError, run_folder
+from distil.evaluate import engines, metrics
+from distil.llm.client import Chat
+from distil.models import serve
+from distil.models import vllm_server as vllm_module
+from distil.models.serve import Servers
+from distil.workspace.stage import StageError, run_folder
 
 
 @pytest.fixture
@@ -128,7 +129,7 @@ def test_answers_are_measured_through_it_and_a_server_starts_only_for_missing_on
     asked = []
     monkeypatch.setattr(engines, "Chat", lambda *args, **more: asked.append(Chat(*args, **more)) or asked[-1])
     for _ in range(2):
-        (row,) = evaluate.answer([problem], lambda: servers.address("fast", "-"), tmp_path / "fast.jsonl", **settings)
+        (row,) = metrics.answer([problem], lambda: servers.address("fast", "-"), tmp_path / "fast.jsonl", **settings)
         assert row["correct"] and row["text"].endswith("by fast") and row["n_tokens"] == 3
         servers.stop()
     assert len(vllm()) == 1 and asked[0].limits.concurrency == 512
@@ -150,7 +151,8 @@ def test_a_server_that_is_never_ready_is_ended(vllm, monkeypatch):
 
 @pytest.mark.skipif(not shutil.which("setpriv"), reason="no setpriv here")
 def test_a_server_ends_with_who_started_it(vllm):
-    code = "from distil.serve import Servers; s = Servers('r'); print(s.address('teacher', 'm'), flush=True); input()"
+    code = "from distil.models.serve import Servers; s = Servers('r')"
+    code += "; print(s.address('teacher', 'm'), flush=True); input()"
     parent = subprocess.Popen(
         [sys.executable, "-c", code],
         env=os.environ | {"PYTHONPATH": str(ROOT)},

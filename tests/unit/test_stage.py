@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from distil import stage as stages
-from distil.stage import Stage, StageError, append_jsonl, read_jsonl, run_folder, write_jsonl
+from distil.workspace import stage as stages
+from distil.workspace.stage import Stage, StageError, append_jsonl, read_jsonl, run_folder, write_jsonl
 
 
 def test_rows_come_back(tmp_path):
@@ -54,7 +54,8 @@ def test_a_missing_stage_is_named(project):
 
 def test_two_writers(project, monkeypatch):
     code = (
-        "import time; from distil.stage import Stage; Stage('r', '01_collect'); print('in', flush=True); time.sleep(60)"
+        "import time; from distil.workspace.stage import Stage; Stage('r', '01_collect')"
+        "; print('in', flush=True); time.sleep(60)"
     )
     other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     try:

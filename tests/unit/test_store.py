@@ -14,7 +14,8 @@ import pytest
 from conftest import ROOT
 from loopback import serve
 
-from distil.chat import Chat, ChatError, Reply, Store, request, request_key
+from distil.llm.cache import ChatError, Reply, Store, request_key
+from distil.llm.client import Chat, request
 
 PROMPTS = [[{"role": "user", "content": f"question {i}"}] for i in range(600)]
 REPLY = Reply("ja, 好", "why", "stop", 3, 4)

@@ -8,12 +8,14 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from distil import evaluate, finetune, log, pairs, prefer, training
-from distil.judge import training_row
-from distil.prompt import student_messages
-from distil.stage import StageError, read_csv
-from distil.student import choose_dtype, encode_prompt, generate, growing_cache, load, load_tokenizer
-from distil.weights import tiny_random
+from distil.chains.judge import training_row
+from distil.evaluate import metrics
+from distil.llm.prompts import student_messages
+from distil.models.student import encode_prompt, generate, growing_cache, load, load_tokenizer
+from distil.models.weights import tiny_random
+from distil.train import common, log, pairs, preference, sft
+from distil.workspace.environment import choose_dtype
+from distil.workspace.stage import StageError, read_csv
 
 PROBLEM = {"id": "p", "question": "What is 4 + 5?", "answer": "9", "verifier": "exact", "task": "sum"}
 CHAIN = {"id": "c", "thought": "4 + 5 = 9", "solution": "\\boxed{9}"}
@@ -27,10 +29,10 @@ def tiny(tmp_path_factory) -> str:
 def test_a_process_trains_on_one_gpu_though_it_sees_several(tmp_path):
     from transformers import TrainingArguments
 
-    arguments = TrainingArguments(**training.trainer_arguments(tmp_path, 10, 1e-4, 0), per_device_train_batch_size=16)
+    arguments = TrainingArguments(**common.trainer_arguments(tmp_path, 10, 1e-4, 0), per_device_train_batch_size=16)
     arguments._n_gpu = 2  # as transformers finds it on a machine with two
     assert arguments.train_batch_size == 32, "a step would be of other rows than on one GPU"
-    assert training.on_one_gpu(arguments).train_batch_size == 16
+    assert common.on_one_gpu(arguments).train_batch_size == 16
 
 
 def test_the_output_layer_runs_where_weights_are_shared_out(tiny, tmp_path, monkeypatch):
@@ -44,13 +46,13 @@ def test_the_output_layer_runs_where_weights_are_shared_out(tiny, tmp_path, monk
     settings = {"train_tokens": 100, "learning_rate": 1e-3, "max_length": 256, "method": "lora", "seed": 0}
     for sharded in ("false", "true"):
         monkeypatch.setenv("ACCELERATE_USE_FSDP", sharded)
-        finetune.sft([training_row(CHAIN, PROBLEM)], [], tiny, tmp_path / sharded, **settings, callbacks=[Look()])
+        sft.sft([training_row(CHAIN, PROBLEM)], [], tiny, tmp_path / sharded, **settings, callbacks=[Look()])
     assert seen == ["chunked_nll", "nll"]
 
 
 def test_training_and_inference_render_the_same_tokens(tiny):
     tokenizer = load_tokenizer(tiny)
-    encoded, too_long = finetune.encode_rows([training_row(CHAIN, PROBLEM)], tokenizer, 512)
+    encoded, too_long = sft.encode_rows([training_row(CHAIN, PROBLEM)], tokenizer, 512)
     ids, mask = encoded[0]["input_ids"], encoded[0]["completion_mask"]
     prompt = encode_prompt(tokenizer, student_messages(PROBLEM["question"]))
     assert ids[: len(prompt)] == prompt and mask == [0] * len(prompt) + [1] * (len(ids) - len(prompt))
@@ -59,24 +61,24 @@ def test_training_and_inference_render_the_same_tokens(tiny):
 
 
 def test_long_rows_are_left_out_and_counted_never_cut(tiny):
-    encoded, too_long = finetune.encode_rows([training_row(CHAIN, PROBLEM)] * 3, load_tokenizer(tiny), 20)
+    encoded, too_long = sft.encode_rows([training_row(CHAIN, PROBLEM)] * 3, load_tokenizer(tiny), 20)
     assert (encoded, too_long) == ([], 3)
 
 
 def test_the_budget_is_kept_and_every_row_comes_once_before_any_comes_twice():
     rows = [{"input_ids": [i] * (i + 5), "completion_mask": []} for i in range(10)]
-    filled = finetune.fill_budget(rows, 150, seed=1)
+    filled = sft.fill_budget(rows, 150, seed=1)
     total = sum(len(r["input_ids"]) for r in filled)
     assert 150 <= total < 150 + 14
     assert len({r["input_ids"][0] for r in filled[:10]}) == 10
-    assert sorted(map(str, finetune.by_length(filled, 0, 4))) == sorted(map(str, filled))
+    assert sorted(map(str, sft.by_length(filled, 0, 4))) == sorted(map(str, filled))
 
 
 def test_the_student_learns_to_answer_and_to_stop(tiny, tmp_path):
     rows = [training_row(CHAIN, PROBLEM)] * 4
     out = tmp_path / "student"
     settings = {"train_tokens": 40_000, "learning_rate": 1e-2, "max_length": 256, "method": "full", "seed": 0}
-    result = finetune.sft(rows, rows[:1], tiny, out, **settings)
+    result = sft.sft(rows, rows[:1], tiny, out, **settings)
     assert 40_000 <= result["tokens"] <= 40_256 and result["epochs"] > 10 and result["loss"] < 1
     logged = [row for row in read_csv(out / "log.csv") if row["loss"] is not None]
     assert all(row["tokens_per_s"] > 0 and row["memory_gb"] > 0 and row["learning_rate"] is not None for row in logged)
@@ -84,7 +86,7 @@ def test_the_student_learns_to_answer_and_to_stop(tiny, tmp_path):
     reply = next(generate(load(str(out)), load_tokenizer(str(out)), [student_messages(PROBLEM["question"])], 64, 1))[0]
     assert reply["finish_reason"] == "stop" and reply["text"] == "4 + 5 = 9\n\n\\boxed{9}"
     written = (out / "model.safetensors").stat().st_mtime_ns
-    assert finetune.sft(rows, rows[:1], tiny, out, **settings) == result, "finished work is not done again"
+    assert sft.sft(rows, rows[:1], tiny, out, **settings) == result, "finished work is not done again"
     assert (out / "model.safetensors").stat().st_mtime_ns == written
 
 
@@ -92,7 +94,7 @@ def test_tokens_are_counted_where_the_trainer_does_not(tiny, tmp_path):
     """As with Unsloth, whose rows of the log have no `num_tokens`."""
     seen, rows = log.watch(), [training_row(CHAIN, PROBLEM)] * 3 + [training_row(CHAIN | {"thought": "4"}, PROBLEM)]
     settings = {"train_tokens": 1000, "learning_rate": 1e-3, "max_length": 256, "method": "lora", "seed": 0}
-    result = finetune.sft(rows, [], tiny, tmp_path, **settings, callbacks=[seen])
+    result = sft.sft(rows, [], tiny, tmp_path, **settings, callbacks=[seen])
     assert sum(seen.batches) == result["tokens"] == read_csv(tmp_path / "log.csv")[-2]["num_tokens"]
     state = SimpleNamespace(global_step=2, log_history=[{"loss": 1.0}])
     seen.tokens, seen.at = 0.0, seen.at - 1000
@@ -102,9 +104,7 @@ def test_tokens_are_counted_where_the_trainer_does_not(tiny, tmp_path):
 
 def test_an_adapter_names_its_base_and_loads(tiny, tmp_path):
     rows = [training_row(CHAIN, PROBLEM)] * 4
-    finetune.sft(
-        rows, [], tiny, tmp_path / "a", train_tokens=500, learning_rate=1e-3, max_length=256, method="lora", seed=0
-    )
+    sft.sft(rows, [], tiny, tmp_path / "a", train_tokens=500, learning_rate=1e-3, max_length=256, method="lora", seed=0)
     assert json.loads((tmp_path / "a" / "adapter_config.json").read_text())["base_model_name_or_path"] == tiny
     assert load(str(tmp_path / "a")).num_parameters() == load(tiny).num_parameters()
 
@@ -117,23 +117,23 @@ def test_a_step_takes_the_rows_it_is_told_and_callbacks_see_it(tiny, tmp_path):
             seen.append((state.global_step, args.per_device_train_batch_size * args.gradient_accumulation_steps))
 
     rows, settings = [training_row(CHAIN, PROBLEM)] * 4, {"learning_rate": 1e-3, "max_length": 256, "method": "lora"}
-    result = finetune.sft(rows, [], tiny, tmp_path, train_tokens=700, seed=0, rows_a_step=2, callbacks=[Watch()],
+    result = sft.sft(rows, [], tiny, tmp_path, train_tokens=700, seed=0, rows_a_step=2, callbacks=[Watch()],
                           **settings)  # fmt: skip
     assert seen == [(step + 1, 2) for step in range(-(-result["examples"] // 2))]
 
 
 def test_no_row_that_fits_is_a_clear_error(tiny, tmp_path):
     with pytest.raises(StageError, match="max_length=20"):
-        finetune.sft([training_row(CHAIN, PROBLEM)], [], tiny, tmp_path, train_tokens=100, learning_rate=1e-3,
+        sft.sft([training_row(CHAIN, PROBLEM)], [], tiny, tmp_path, train_tokens=100, learning_rate=1e-3,
                      max_length=20, method="full", seed=0)  # fmt: skip
     with pytest.raises(StageError, match="full, lora, qlora"):
-        training.load_for_training(tiny, "magic", 64, 0)
+        common.load_for_training(tiny, "magic", 64, 0)
 
 
 def test_a_row_without_output_is_refused(tiny):
     row = training_row(CHAIN | {"thought": "", "solution": " "}, PROBLEM)
     with pytest.raises(StageError, match="problem 'p' has no output"):
-        finetune.encode_rows([row], load_tokenizer(tiny), 256)
+        sft.encode_rows([row], load_tokenizer(tiny), 256)
 
 
 @pytest.mark.parametrize("template", [None, "{{ raise_exception('System role not supported') }}"])
@@ -163,9 +163,9 @@ def test_a_killed_training_goes_on_only_with_the_same_settings(tiny, tmp_path, m
     for again in (settings, settings | {"learning_rate": 2e-3}):
         out = tmp_path / str(again["learning_rate"])
         with pytest.raises(KeyboardInterrupt):
-            finetune.sft(rows, [], tiny, out, **settings, callbacks=[Kill()])
+            sft.sft(rows, [], tiny, out, **settings, callbacks=[Kill()])
         assert list((out / "checkpoints").glob("checkpoint-*"))
-        finetune.sft(rows, [], tiny, out, **again, callbacks=[Note()])
+        sft.sft(rows, [], tiny, out, **again, callbacks=[Note()])
         assert not (out / "checkpoints").exists()
     assert began[0] > 0 and began[1] == 0
 
@@ -199,21 +199,21 @@ def test_a_killed_evaluation_ends_with_the_same_answers(tiny, tmp_path):
     problems = [PROBLEM | {"id": f"p{i}", "question": "What is " + "1 + " * i + "1?"} for i in range(7)]
     settings = {"weights": "first", "max_new_tokens": 12, "batch_size": 3}
     model = load(tiny), load_tokenizer(tiny)
-    whole = evaluate.answer(problems, lambda: model, tmp_path / "whole.jsonl", **settings)
+    whole = metrics.answer(problems, lambda: model, tmp_path / "whole.jsonl", **settings)
     lines = (tmp_path / "whole.jsonl").read_text().split("\n")
     (tmp_path / "cut.jsonl").write_text("\n".join(lines[:4]) + lines[4][:20])
-    again = evaluate.answer(problems, lambda: model, tmp_path / "cut.jsonl", **settings)
+    again = metrics.answer(problems, lambda: model, tmp_path / "cut.jsonl", **settings)
     assert [{**r, "seconds": 0} for r in again] == [{**r, "seconds": 0} for r in whole]
 
     def refuse():
         raise AssertionError("everything was answered already")
 
-    assert evaluate.answer(problems, refuse, tmp_path / "whole.jsonl", **settings) == whole
+    assert metrics.answer(problems, refuse, tmp_path / "whole.jsonl", **settings) == whole
     changed = [problems[0] | {"question": "Another one?"}, *problems[1:]]
     for asked, more in ((problems, {"weights": "second"}), (problems, {"max_new_tokens": 9}), (changed, {})):
         with pytest.raises(AssertionError, match="answered already"):  # the answers there are another student's
-            evaluate.answer(asked, refuse, tmp_path / "cut.jsonl", **settings | more)
-    fewer = evaluate.answer(problems[:1], lambda: model, tmp_path / "whole.jsonl", **settings)
+            metrics.answer(asked, refuse, tmp_path / "cut.jsonl", **settings | more)
+    fewer = metrics.answer(problems[:1], lambda: model, tmp_path / "whole.jsonl", **settings)
     assert len(fewer) == 1 and len((tmp_path / "whole.jsonl").read_text().splitlines()) == len(problems)
 
 
@@ -224,20 +224,20 @@ def test_pass_at_k_against_enumeration():
         for c in range(n + 1):
             for k in range(1, n + 1):
                 draws = [any(i < c for i in draw) for draw in combinations(range(n), k)]
-                assert evaluate.pass_at_k(n, c, k) == pytest.approx(sum(draws) / len(draws))
-    assert evaluate.pass_at_k([4, 4], [0, 4], 2).tolist() == [0, 1]
+                assert metrics.pass_at_k(n, c, k) == pytest.approx(sum(draws) / len(draws))
+    assert metrics.pass_at_k([4, 4], [0, 4], 2).tolist() == [0, 1]
     with pytest.raises(ValueError, match="pass@5"):
-        evaluate.pass_at_k(4, 1, 5)
+        metrics.pass_at_k(4, 1, 5)
 
 
 def test_intervals_cover():
     rng = np.random.default_rng(0)
     covered = 0
     for _ in range(400):
-        low, high = evaluate.interval((rng.random(100) < 0.3).tolist())
+        low, high = metrics.interval((rng.random(100) < 0.3).tolist())
         covered += low <= 0.3 <= high
     assert 0.92 <= covered / 400 <= 0.98
-    gap = evaluate.difference([True] * 60 + [False] * 40, [True] * 40 + [False] * 60, seed=0)
+    gap = metrics.difference([True] * 60 + [False] * 40, [True] * 40 + [False] * 60, seed=0)
     assert gap["ci_low"] > 0 and gap["difference"] == pytest.approx(0.2)
 
 
@@ -260,10 +260,10 @@ def losses(tiny, tmp_path, betas, cogpo: bool):
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(0.02 * torch.randn_like(weight))
-    rows = prefer.render([row | {"beta": beta} for row, beta in zip(PAIRS, betas, strict=True)], tokenizer)
+    rows = preference.render([row | {"beta": beta} for row, beta in zip(PAIRS, betas, strict=True)], tokenizer)
     config = DPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, report_to="none", beta=betas[0],
                        per_device_train_batch_size=4, disable_dropout=True)  # fmt: skip
-    kind = prefer.cogpo_trainer_class() if cogpo else DPOTrainer
+    kind = preference.cogpo_trainer_class() if cogpo else DPOTrainer
     trainer = kind(model=model, ref_model=reference, args=config, processing_class=tokenizer,
                    train_dataset=datasets.Dataset.from_list(rows))  # fmt: skip
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(4)])
@@ -298,9 +298,9 @@ def test_with_unequal_betas_cogpo_is_the_formula(tiny, tmp_path):
 
 def test_pairs_that_would_be_cut_are_dropped_and_none_left_is_an_error(tiny, tmp_path):
     tokenizer = load_tokenizer(tiny)
-    assert prefer.too_long(prefer.render(PAIRS, tokenizer), tokenizer, 30) == [True] * 4
+    assert preference.too_long(preference.render(PAIRS, tokenizer), tokenizer, 30) == [True] * 4
     with pytest.raises(StageError, match="none of 4 pairs"):
-        prefer.cogpo(PAIRS, tiny, tmp_path, learning_rate=1e-5, seed=0, max_length=30)
+        preference.cogpo(PAIRS, tiny, tmp_path, learning_rate=1e-5, seed=0, max_length=30)
 
 
 def aligned(kept, first, last, name="p"):
@@ -355,7 +355,7 @@ def test_betas_are_refused(text):
 
 def test_faulty_pairs_are_refused_before_training(tiny, tmp_path):
     def attempt(rows, **more):
-        prefer.cogpo(rows, tiny, tmp_path, learning_rate=1e-5, seed=0, **more)
+        preference.cogpo(rows, tiny, tmp_path, learning_rate=1e-5, seed=0, **more)
 
     with pytest.raises(StageError, match="no preference pair"):
         attempt([])
@@ -367,14 +367,14 @@ def test_faulty_pairs_are_refused_before_training(tiny, tmp_path):
         attempt(PAIRS, loss="hinge")
 
 
-@pytest.mark.parametrize("loss", list(prefer.LOSSES))
+@pytest.mark.parametrize("loss", list(preference.LOSSES))
 def test_preference_training_moves_the_margin(tiny, tmp_path, loss):
     rows = [PAIRS[i % 4] | {"split": "valid" if i < 6 else "train"} for i in range(40)]
-    result = prefer.cogpo(rows, tiny, tmp_path, learning_rate=1e-3, seed=0, loss=loss)
+    result = preference.cogpo(rows, tiny, tmp_path, learning_rate=1e-3, seed=0, loss=loss)
     held = result["gaps"]["large"]
     assert result["pairs"] == 34 and held["n"] == 6 and held["margin"] > 0
     assert held["chosen"] > held["rejected"], "the chosen side gained on the rejected"
-    assert prefer.cogpo(rows, tiny, tmp_path, learning_rate=1e-3, seed=0, loss=loss) == result
+    assert preference.cogpo(rows, tiny, tmp_path, learning_rate=1e-3, seed=0, loss=loss) == result
 
 
 def test_own_mistakes_are_wrong_answers_in_due_form(tiny, monkeypatch):
@@ -385,7 +385,7 @@ def test_own_mistakes_are_wrong_answers_in_due_form(tiny, monkeypatch):
         numbers = [int(p[-1]["content"].split()[2].rstrip("?")) for p in prompts]
         yield [{"text": texts[i], "finish_reason": ends[i], "n_tokens": 3} for i in numbers]
 
-    monkeypatch.setattr("distil.student.generate", generate)
+    monkeypatch.setattr("distil.models.student.generate", generate)
     problems = [{"id": str(i), "question": f"Number is {i} What is 7 + 8?", "answer": "15", "verifier": "exact"}
                 for i in range(4)]  # fmt: skip
     found = pairs.own_mistakes(problems, tiny, 10, seed=0)

@@ -4,9 +4,11 @@ import json
 
 import pytest
 
-from distil import confine, reference, suites
-from distil.clean import clean
-from distil.problems import ProblemError, generate
+from distil.evaluate import published_scores, suites
+from distil.problems.dedup import clean
+from distil.problems.errors import ProblemError
+from distil.problems.sources import generate
+from distil.sandbox import confine
 
 
 def held_out(n: int) -> list[dict]:
@@ -57,7 +59,7 @@ def test_held_out_problems_come_by_turns_and_code_only_where_it_can_run(monkeypa
 
 
 def test_humaneval_comes_from_its_wheel(monkeypatch):
-    from distil import humaneval
+    from distil.problems import humaneval
 
     monkeypatch.setattr(confine, "mechanism", lambda: "a sandbox")
     record = {"task_id": "HumanEval/0", "prompt": "def f(x):", "entry_point": "f", "test": "assert f(1)",
@@ -126,14 +128,15 @@ def test_a_gated_benchmark_says_what_to_do(monkeypatch):
 
 
 def test_published_scores_come_with_their_doubts():
+    rows = published_scores.rows
     doubted = {
-        suite: {m for m, _, _, doubt in reference.rows(suite) if "questions" in doubt} for suite in reference.SUITES
+        suite: {m for m, _, _, doubt in rows(suite) if "questions" in doubt} for suite in published_scores.SUITES
     }
     assert doubted["aime2024"] == {"OpenThinker-7B"}, "31.3% of 30 questions is no whole number of them"
     assert doubted["gpqa-diamond"] == {"DistilQwen-ThoughtX-32B"} and not doubted["math-500"]
-    for model, score, _, doubt in reference.rows("math-500"):
+    for model, score, _, doubt in rows("math-500"):
         assert float(score.rstrip("%")) > 70 and ("label" in doubt) == ("-R1-" in model or "DS3" in model)
-    assert [row[2] for row in reference.rows("mmlu-pro")] == ["690", "4198"] and reference.rows("held-out") == []
+    assert [row[2] for row in rows("mmlu-pro")] == ["690", "4198"] and rows("held-out") == []
 
 
 @pytest.mark.network

@@ -9,11 +9,11 @@ import sys
 import pytest
 import torch
 
-from distil import finetune
-from distil.memory import Plan
-from distil.stage import StageError, read_csv
-from distil.trouble import complete, explained, last_checkpoint
-from distil.weights import tiny_random
+from distil.models.weights import tiny_random
+from distil.train import sft
+from distil.train.errors import complete, explained, last_checkpoint
+from distil.train.memory import Plan
+from distil.workspace.stage import StageError, read_csv
 
 
 @pytest.fixture(scope="module")
@@ -119,17 +119,17 @@ def test_a_student_half_written_does_not_pass_for_the_finished_one(tiny, tmp_pat
     rows = [{"messages": [{"role": "user", "content": "1?"}, {"role": "assistant", "content": "1"}], "output": "1",
              "problem_id": "p"}]  # fmt: skip
     settings = {"train_tokens": 200, "max_length": 256, "method": "full", "seed": 0}
-    first = finetune.sft(rows, [], tiny, tmp_path, learning_rate=1e-3, **settings)
+    first = sft.sft(rows, [], tiny, tmp_path, learning_rate=1e-3, **settings)
 
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("distil.training.save_student", full)
+        patched.setattr("distil.train.common.save_student", full)
         with pytest.raises(StageError, match="no room to save"):
-            finetune.sft(rows, [], tiny, tmp_path, learning_rate=2e-3, **settings)
+            sft.sft(rows, [], tiny, tmp_path, learning_rate=2e-3, **settings)
     assert not (tmp_path / "sft.json").exists(), "what lies there may be half of one and half of the other"
-    assert finetune.sft(rows, [], tiny, tmp_path, learning_rate=1e-3, **settings)["loss"] == first["loss"]
+    assert sft.sft(rows, [], tiny, tmp_path, learning_rate=1e-3, **settings)["loss"] == first["loss"]
 
 
 def test_rows_in_two_parts_make_the_same_steps(tiny, tmp_path, monkeypatch):
@@ -139,9 +139,9 @@ def test_rows_in_two_parts_make_the_same_steps(tiny, tmp_path, monkeypatch):
     settings = {"train_tokens": 3000, "learning_rate": 1e-3, "max_length": 256, "method": "full", "seed": 0}
     losses = []
     for at_once in (4, 2, 1):
-        monkeypatch.setattr(finetune, "plan", lambda *_, n=at_once: Plan(n, False, {}))
+        monkeypatch.setattr(sft, "plan", lambda *_, n=at_once: Plan(n, False, {}))
         out = tmp_path / str(at_once)
-        finetune.sft(rows, [], tiny, out, rows_a_step=4, **settings)
+        sft.sft(rows, [], tiny, out, rows_a_step=4, **settings)
         losses.append([row["loss"] for row in read_csv(out / "log.csv") if row["loss"] is not None])
     assert len(losses[0]) > 5
     for parts in losses[1:]:

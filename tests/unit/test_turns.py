@@ -2,10 +2,11 @@
 
 from loopback import Refusal, serve
 
-from distil.chat import Chat, Reply
-from distil.collect import chain_text, collect
-from distil.turns import joined
-from distil.verify import unboxed
+from distil.chains.collect import chain_text, collect
+from distil.llm.cache import Reply
+from distil.llm.client import Chat
+from distil.llm.multi_turn import joined
+from distil.verify.check import unboxed
 
 SUM = {"id": "sum", "question": "What is 3 + 4?", "answer": "7", "verifier": "exact", "task": "sum"}
 CODE = {"id": "code", "question": "Double x.", "answer": "", "verifier": "code", "tests": ["f(2) == 4"], "task": "f"}

@@ -1,6 +1,14 @@
 import pytest
 
-from distil.verify import boxed_answers, check_verifier, clean, extract_answer, extract_boxed, is_correct, verifiable
+from distil.verify.check import (
+    boxed_answers,
+    check_verifier,
+    clean,
+    extract_answer,
+    extract_boxed,
+    is_correct,
+    verifiable,
+)
 
 MATH = {"question": "", "answer": "\\frac{1}{2}", "verifier": "math"}
 NINE = {"question": "", "answer": "9", "verifier": "exact"}
@@ -62,7 +70,7 @@ def test_the_same_answer_boxed_twice_is_one_answer():
 
 
 def test_reasoning_gym_scores_its_own():
-    from distil.problems import generate
+    from distil.problems.sources import generate
 
     for problem in generate("starter", 10, 5, seed=3):
         assert is_correct(f"\\boxed{{{problem['answer']}}}", problem)

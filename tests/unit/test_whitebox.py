@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from distil import finetune, student, training, whitebox
-from distil.judge import training_row
-from distil.stage import StageError
-from distil.student import encode_prompt, load_tokenizer
-from distil.weights import tiny_random
+from distil.chains.judge import training_row
+from distil.models import student
+from distil.models.student import encode_prompt, load_tokenizer
+from distil.models.weights import tiny_random
+from distil.train import common, gkd, sft
+from distil.workspace.stage import StageError
 
 
 def lesson(i: int) -> dict:
@@ -32,7 +33,7 @@ def exact(monkeypatch):
     """Everything in float32, whatever the machine is fast at."""
     if "unsloth" in sys.modules:
         pytest.skip("Unsloth was imported by an earlier test")
-    for module in (training, student):
+    for module in (common, student):
         monkeypatch.setattr(module, "choose_dtype", lambda: (torch.float32, "for a test"))
 
 
@@ -85,13 +86,13 @@ def by_hand(rows, student_folder, teacher, reverse=False, masked=True, size=None
 
 def one_step(rows, tiny) -> dict:
     """Settings with which each of a few rows is trained on once, in one batch: the loss is that before the step."""
-    encoded, _ = finetune.encode_rows(rows, load_tokenizer(tiny), 512)
+    encoded, _ = sft.encode_rows(rows, load_tokenizer(tiny), 512)
     return SETTINGS | {"train_tokens": sum(len(row["input_ids"]) for row in encoded)}
 
 
 @pytest.mark.parametrize("beta", [0.0, 1.0])
 def test_the_loss_is_the_formula_on_completions_alone(tiny, teacher, tmp_path, beta):
-    result = whitebox.distil_from_logits(ROWS, tiny, teacher, tmp_path, **one_step(ROWS, tiny), beta=beta)
+    result = gkd.distil_from_logits(ROWS, tiny, teacher, tmp_path, **one_step(ROWS, tiny), beta=beta)
     assert result["examples"] == 3
     assert result["loss"] == pytest.approx(by_hand(ROWS, tiny, teacher, reverse=beta == 1), abs=1e-4)
     unmasked = by_hand(ROWS, tiny, teacher, reverse=beta == 1, masked=False)
@@ -100,16 +101,16 @@ def test_the_loss_is_the_formula_on_completions_alone(tiny, teacher, tmp_path, b
 
 def test_a_teacher_with_more_scores_than_tokens_loses_what_no_token_has(tiny, tmp_path):
     padded = random_model(tiny, tmp_path / "teacher", seed=2, scores=320)
-    result = whitebox.distil_from_logits(ROWS, tiny, padded, tmp_path / "out", **one_step(ROWS, tiny))
-    size = whitebox.output_size(tiny)
+    result = gkd.distil_from_logits(ROWS, tiny, padded, tmp_path / "out", **one_step(ROWS, tiny))
+    size = gkd.output_size(tiny)
     assert size == 259 and result["loss"] == pytest.approx(by_hand(ROWS, tiny, padded, size=size), abs=1e-4)
     with pytest.raises(StageError, match="259 scores a position, the student 320"):
-        whitebox.distil_from_logits(ROWS, padded, tiny, tmp_path / "other", **SETTINGS)
+        gkd.distil_from_logits(ROWS, padded, tiny, tmp_path / "other", **SETTINGS)
 
 
 def seen(monkeypatch) -> list[dict]:
     """The batches that the loss is taken of, as they come."""
-    _, trainer = whitebox.gkd()
+    _, trainer = gkd.gkd()
     batches, compute_loss = [], trainer.compute_loss
 
     def watch(self, model, inputs, *args, **kwargs):
@@ -122,8 +123,8 @@ def seen(monkeypatch) -> list[dict]:
 
 def test_rows_are_those_of_stage_04_token_for_token(tiny, teacher, tmp_path, monkeypatch):
     batches = seen(monkeypatch)
-    whitebox.distil_from_logits(ROWS, tiny, teacher, tmp_path, **one_step(ROWS, tiny))
-    encoded, _ = finetune.encode_rows(ROWS, load_tokenizer(tiny), 512)
+    gkd.distil_from_logits(ROWS, tiny, teacher, tmp_path, **one_step(ROWS, tiny))
+    encoded, _ = sft.encode_rows(ROWS, load_tokenizer(tiny), 512)
     wanted, found = [], []
     for row in encoded:
         ids, mask = row["input_ids"], row["completion_mask"]
@@ -142,33 +143,33 @@ def test_rows_are_those_of_stage_04_token_for_token(tiny, teacher, tmp_path, mon
 def test_the_student_comes_nearer_to_the_teacher_on_rows_it_has_not_seen(tiny, teacher, tmp_path):
     rows, held_out = [lesson(i) for i in range(20)], [lesson(i) for i in range(40, 44)]
     before = by_hand(held_out, tiny, teacher)
-    result = whitebox.distil_from_logits(rows, tiny, teacher, tmp_path, **SETTINGS)
+    result = gkd.distil_from_logits(rows, tiny, teacher, tmp_path, **SETTINGS)
     assert result["loss"] < before and by_hand(held_out, str(tmp_path), teacher) < 0.8 * before
     assert (tmp_path / "log.csv").exists() and not (tmp_path / "checkpoints").exists()
     written = (tmp_path / "model.safetensors").stat().st_mtime_ns
-    assert whitebox.distil_from_logits(rows, tiny, teacher, tmp_path, **SETTINGS) == result
+    assert gkd.distil_from_logits(rows, tiny, teacher, tmp_path, **SETTINGS) == result
     assert (tmp_path / "model.safetensors").stat().st_mtime_ns == written, "finished work is not done again"
 
 
 def test_an_adapter_goes_on_as_an_adapter_of_the_same_base(tiny, teacher, tmp_path):
-    finetune.sft(ROWS, [], tiny, tmp_path / "sft", method="lora", **SETTINGS | {"train_tokens": 300})
+    sft.sft(ROWS, [], tiny, tmp_path / "sft", method="lora", **SETTINGS | {"train_tokens": 300})
     start = by_hand(ROWS, str(tmp_path / "sft"), teacher)
     settings = SETTINGS | {"train_tokens": 3000}
-    whitebox.distil_from_logits(ROWS, str(tmp_path / "sft"), teacher, tmp_path / "out", **settings)
+    gkd.distil_from_logits(ROWS, str(tmp_path / "sft"), teacher, tmp_path / "out", **settings)
     assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["base_model_name_or_path"] == tiny
     assert by_hand(ROWS, str(tmp_path / "out"), teacher) < start
     # an adapter may teach, too: here the finished student teaches the one it came of
     settings = one_step(ROWS, tiny)
-    result = whitebox.distil_from_logits(ROWS, str(tmp_path / "sft"), str(tmp_path / "out"), tmp_path / "o", **settings)
+    result = gkd.distil_from_logits(ROWS, str(tmp_path / "sft"), str(tmp_path / "out"), tmp_path / "o", **settings)
     assert result["loss"] == pytest.approx(by_hand(ROWS, str(tmp_path / "sft"), str(tmp_path / "out")), abs=1e-4)
 
 
 def test_on_its_own_continuations_the_loss_is_by_their_tokens(tiny, teacher, tmp_path, monkeypatch):
     batches = seen(monkeypatch)
     settings = one_step(ROWS, tiny)
-    result = whitebox.distil_from_logits(ROWS, tiny, teacher, tmp_path, **settings, on_policy=1.0)
+    result = gkd.distil_from_logits(ROWS, tiny, teacher, tmp_path, **settings, on_policy=1.0)
     (batch,) = batches
-    encoded, _ = finetune.encode_rows(ROWS, load_tokenizer(tiny), 512)
+    encoded, _ = sft.encode_rows(ROWS, load_tokenizer(tiny), 512)
     longest = max(sum(row["completion_mask"]) for row in encoded)
     prompts = [row["input_ids"][: row["completion_mask"].index(1)] for row in encoded]
     total = count = 0
@@ -188,8 +189,8 @@ def test_on_its_own_continuations_the_loss_is_by_their_tokens(tiny, teacher, tmp
 @pytest.mark.parametrize("on_policy", [0.0, 0.5])
 def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_student(tiny, teacher, tmp_path, monkeypatch, on_policy):
     rows, settings = [lesson(i) for i in range(6)], SETTINGS | {"train_tokens": 1200, "on_policy": on_policy}
-    whole = whitebox.distil_from_logits(rows, tiny, teacher, tmp_path / "whole", **settings)
-    _, trainer = whitebox.gkd()
+    whole = gkd.distil_from_logits(rows, tiny, teacher, tmp_path / "whole", **settings)
+    _, trainer = gkd.gkd()
     training_step, steps = trainer.training_step, []
 
     def step(self, *args, **kwargs):
@@ -201,11 +202,11 @@ def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_student(tiny, teac
     with monkeypatch.context() as patch:
         patch.setattr(trainer, "training_step", step)
         with pytest.raises(KeyboardInterrupt):
-            whitebox.distil_from_logits(rows, tiny, teacher, tmp_path / "cut", **settings)
+            gkd.distil_from_logits(rows, tiny, teacher, tmp_path / "cut", **settings)
     assert not (tmp_path / "cut" / "whitebox.json").exists()
     batches = seen(monkeypatch)
-    again = whitebox.distil_from_logits(rows, tiny, teacher, tmp_path / "cut", **settings)
-    assert 0 < len(batches) < -(-whole["examples"] // finetune.batch_size())
+    again = gkd.distil_from_logits(rows, tiny, teacher, tmp_path / "cut", **settings)
+    assert 0 < len(batches) < -(-whole["examples"] // sft.batch_size())
     assert again["loss"] == pytest.approx(whole["loss"], abs=1e-5)
     weights = [student.load(str(tmp_path / name)).state_dict() for name in ("whole", "cut")]
     assert all(torch.allclose(weights[0][name], weights[1][name], atol=1e-6) for name in weights[0])
@@ -215,11 +216,11 @@ def test_bad_input_is_refused_before_anything_is_loaded(tiny, teacher, tmp_path,
     def refuse(*_, **__):
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(whitebox, "load", refuse)
-    monkeypatch.setattr(whitebox, "load_student_for_training", refuse)
+    monkeypatch.setattr(gkd, "load", refuse)
+    monkeypatch.setattr(gkd, "load_student_for_training", refuse)
 
     def attempt(*, student=tiny, teacher=teacher, out=tmp_path / "out", **more):
-        whitebox.distil_from_logits(ROWS, student, teacher, out, **SETTINGS | more)
+        gkd.distil_from_logits(ROWS, student, teacher, out, **SETTINGS | more)
 
     for value in (-0.1, 1.1, float("nan")):
         with pytest.raises(StageError, match=f"on_policy is {value}"):
@@ -248,10 +249,10 @@ def test_another_vocabulary_is_refused_and_the_differences_named(tiny, teacher, 
     vocab["a"], vocab["b"], vocab["zz"] = vocab["b"], vocab["a"], vocab.pop("z")
     (other / "tokenizer.json").write_text(json.dumps(content))
     with pytest.raises(StageError, match="1 only the student's, as 'z'; 1 only the teacher's, as 'zz'; 2 of another"):
-        whitebox.distil_from_logits(ROWS, tiny, str(other), tmp_path / "out", **SETTINGS)
+        gkd.distil_from_logits(ROWS, tiny, str(other), tmp_path / "out", **SETTINGS)
 
 
 def test_the_notice_is_silenced_for_the_import_alone(monkeypatch):
     monkeypatch.delenv("TRL_EXPERIMENTAL_SILENCE", raising=False)
-    whitebox.gkd()
+    gkd.gkd()
     assert "TRL_EXPERIMENTAL_SILENCE" not in os.environ

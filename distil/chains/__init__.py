@@ -1,0 +1,1 @@
+"""Chains of thought: collect them from a teacher, rewrite them, judge them for the student."""

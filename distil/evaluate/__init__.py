@@ -1,0 +1,1 @@
+"""Measuring students: what they are asked, their answers, metrics and tables."""

@@ -1,0 +1,116 @@
+"""Pages that a student writes as HTML, shown in a box that reaches neither the network nor the notebook."""
+
+from __future__ import annotations
+
+import html
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from distil.evaluate import engines
+from distil.llm.prompts import messages
+from distil.workspace.stage import append_jsonl, digest, read_jsonl, write_text
+
+PAGES = ("landing", "snake")
+TOKENS = 2048  # a page takes about so many: a student that may write less is not asked
+HEIGHT = 480  # pixels of the box
+# Inside the box's own document nothing may be loaded; the page lies in a second frame, so that even a page that
+# navigates itself is stopped, by the frame-src of its parent.
+POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; font-src data:"
+# no network for the browser that takes the picture, whatever the page tries
+OFFLINE = ["--proxy-server=127.0.0.1:9", "--host-resolver-rules=MAP * ~NOTFOUND", "--disable-background-networking"]
+
+
+def generate(
+    load: Callable[[], tuple], folder: Path, *, weights: str, name: str, engine: str, max_new_tokens: int
+) -> list[dict]:
+    """One greedy answer of a student to each page's prompt.
+
+    Rows {page, of, text, n_tokens, finish_reason, seconds, file}. The page of an answer is `<page>.html` in `folder`,
+    with a picture `<page>.png` where there is a Chromium; `file` is None for an answer without a page. Answers are kept
+    in `answers.jsonl`, and taken from there if weights, prompt and length are the same.
+    """
+    prompts = {page: messages(f"gallery_{page}") for page in PAGES}
+    of = {page: digest(weights, prompts[page], max_new_tokens, engine) for page in PAGES}
+    path = folder / "answers.jsonl"
+    found = read_jsonl(path) if path.exists() else []
+    rows = {row["page"]: row for row in found if row["of"] == of[row["page"]]}
+    missing = [page for page in PAGES if page not in rows]
+    asked = [[engines.Asked(prompts[page], 0)] for page in missing]
+    store = folder / f"{name}-{digest(weights)[:8]}.replies.jsonl"
+    settings = {"max_new_tokens": max_new_tokens, "temperature": 0.0}
+    waiting = iter(missing)
+    for replies in engines.answers(engine, load, asked, name=name, store=store, **settings) if missing else ():
+        for reply in replies:
+            page = next(waiting)
+            content = page_of(reply["text"])
+            row = {"page": page, "of": of[page], **reply, "file": content and f"{page}.html"}
+            if content:
+                write_text(folder / row["file"], content)
+                screenshot(content, folder / f"{page}.png")
+            append_jsonl(path, [row])
+            rows[page] = row
+    return [rows[page] for page in PAGES]
+
+
+def page_of(text: str) -> str | None:
+    """The HTML in an answer: of the last fenced block that holds some, or from the first tag on; None without any."""
+    text = text.rpartition("</think>")[2]
+    blocks = [b for b in re.findall(r"```(?:html)?[^\S\n]*\n(.*?)(?:```|\Z)", text, flags=re.DOTALL) if "<" in b]
+    if blocks:
+        return blocks[-1].strip()
+    match = re.search(r"<!doctype html|<html", text, flags=re.IGNORECASE)
+    return text[match.start() :].strip() if match else None
+
+
+def boxed(content: str) -> str:
+    """A document that shows a page in a frame without network, popups, forms, top navigation, storage or a parent."""
+    return (
+        f'<!doctype html><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        '<meta http-equiv="x-dns-prefetch-control" content="off">'
+        "<style>html,body{margin:0;height:100%}iframe{border:0;width:100%;height:100%}</style>"
+        f'<iframe sandbox="allow-scripts" referrerpolicy="no-referrer" srcdoc="{html.escape(content)}"></iframe>'
+    )
+
+
+def frame(content: str) -> str:
+    """The box as an element of a notebook's output."""
+    return (
+        f'<iframe sandbox="allow-scripts" referrerpolicy="no-referrer" srcdoc="{html.escape(boxed(content))}" '
+        f'style="width:100%;height:{HEIGHT}px;border:1px solid #bbb"></iframe>'
+    )
+
+
+def show(rows: Sequence[dict], folder: Path) -> None:
+    """Each page in its box, or the beginning of an answer that holds none."""
+    from IPython.display import HTML, display
+
+    from distil.workspace.show import text
+
+    for row in rows:
+        ended = "" if row["finish_reason"] == "stop" else ", cut off"
+        title = f"{row['page']}: {row['n_tokens']} tokens{ended}"
+        if row["file"]:
+            display(HTML(f"<b>{html.escape(title)}</b>{frame((folder / row['file']).read_text(encoding='utf-8'))}"))
+        else:
+            text(f"{title}, no page", row["text"][:500])
+
+
+def screenshot(content: str, path: Path) -> bool:
+    """A picture of a page after its first three seconds, taken offline; False where no Chromium takes one."""
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        return False
+    box = path.with_suffix(".box.html")
+    write_text(box, boxed(content))
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", *OFFLINE, "--hide-scrollbars"]
+    command += [f"--screenshot={path.resolve()}", "--window-size=1200,800", "--virtual-time-budget=3000"]
+    try:
+        subprocess.run([*command, box.resolve().as_uri()], capture_output=True, timeout=60, check=True)
+    except (subprocess.SubprocessError, OSError):
+        return False
+    finally:
+        box.unlink()
+    return path.exists()

@@ -1,0 +1,96 @@
+"""How often does the student solve a problem already? Problems it never or always solves teach it little."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from distil.evaluate.answers import right
+from distil.llm.client import Chat
+from distil.llm.prompts import prompt_of
+from distil.problems.errors import ProblemError
+from distil.problems.sources import read_rows
+from distil.verify.check import verifiable
+from distil.workspace.stage import write_jsonl
+
+
+def pass_rates(problems: Sequence[dict], answer: Callable[[dict], str | None], samples: int) -> dict[str, float | None]:
+    """Share of right answers, 0 to 1, by problem id, of `samples` answers that `answer(problem)` gives.
+
+    An answer of None (a request that failed) does not count. The rate is None where no answer came, or none can be
+    checked.
+    """
+    asked = [problem for problem in problems if verifiable(problem) for _ in range(samples)]
+    given = [(problem, text) for problem, text in zip(asked, map(answer, asked), strict=True) if text is not None]
+    answered, texts = [problem for problem, _ in given], [text for _, text in given]
+    found: dict[str, list[bool]] = {problem["id"]: [] for problem in problems}
+    for problem, correct in zip(answered, right(texts, answered), strict=True):
+        found[problem["id"]].append(correct)
+    return {name: sum(some) / len(some) if some else None for name, some in found.items()}
+
+
+def by_pass_rate(
+    problems: Sequence[dict], rates: dict[str, float | None], low: float, high: float
+) -> tuple[list[dict], list[dict]]:
+    """(kept, removed): kept are problems with low <= rate <= high. Rows gain `pass_rate`, removed ones `reason`.
+
+    Raises ProblemError unless 0 <= low <= high <= 1.
+    """
+    if not 0 <= low <= high <= 1:
+        raise ProblemError(f"low {low} and high {high}: pass rates lie in 0 to 1, low below high")
+    kept, removed = [], []
+    for problem in problems:
+        rate = rates[problem["id"]]
+        row = problem | {"pass_rate": rate}
+        if rate is None:
+            removed.append(row | {"reason": "no answer came" if verifiable(problem) else "answers cannot be checked"})
+        elif rate < low:
+            removed.append(row | {"reason": "too hard for the student"})
+        elif rate > high:
+            removed.append(row | {"reason": "too easy for the student"})
+        else:
+            kept.append(row)
+    return kept, removed
+
+
+def filter_file(args: Namespace) -> int:
+    """The command `distil filter`. Returns the exit code.
+
+    Every answer is kept beside the result, so that the command given again asks only for what is missing. Raises
+    ProblemError or ChatError for bad input before anything is asked.
+    """
+    source, out = Path(args.input), Path(args.output)
+    removed_file, store = out.with_suffix(".removed.jsonl"), out.with_suffix(".responses.jsonl")
+    if out.suffix != ".jsonl" or source.resolve() in (out.resolve(), removed_file.resolve(), store.resolve()):
+        raise ProblemError(f"{out}: name another file that ends in .jsonl for the problems that are kept")
+    if args.samples < 1 or args.max_tokens < 1:
+        raise ProblemError("--samples and --max-tokens must be 1 or more")
+    problems = read_rows(source)
+    by_pass_rate([], {}, args.low, args.high)  # the bounds are looked at before anything is asked
+    if not problems:
+        raise ProblemError(f"{source}: holds no problem")
+    chat = Chat(args.model, args.endpoint, store=store)
+    asked = [problem for problem in problems if verifiable(problem)]
+    replies = chat.map(
+        [prompt_of(problem) for problem in asked for _ in range(args.samples)],
+        max_tokens=args.max_tokens,
+        temperature=0.7,
+        seeds=[k for _ in asked for k in range(args.samples)],
+        label="student's answers",
+    )
+    waiting = {
+        problem["id"]: iter(replies[i * args.samples : (i + 1) * args.samples]) for i, problem in enumerate(asked)
+    }
+
+    def answer(problem: dict) -> str | None:
+        reply = next(waiting[problem["id"]])
+        return reply.text if reply else None
+
+    kept, removed = by_pass_rate(problems, pass_rates(problems, answer, args.samples), args.low, args.high)
+    write_jsonl(out, kept)
+    write_jsonl(removed_file, removed)
+    print(f"{len(kept)} of {len(problems)} problems kept in {out}; the others, with reasons, in {removed_file}")
+    for reason in sorted({row["reason"] for row in removed}):
+        print(f"  {sum(row['reason'] == reason for row in removed)} {reason}")
+    return 0

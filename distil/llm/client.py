@@ -1,0 +1,253 @@
+"""The one client for every model behind an endpoint: teacher, rewriter, judge, served student.
+
+A request that has been answered once is never sent again: answers live in a `Store`, an append-only file keyed by
+the hash of the whole request. The store is at once the cache, the resume after a crash, and, shipped as package
+data, the *recording* that lets a class work without keys.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlparse
+
+from distil.llm.cache import (
+    ChatError,
+    Reply,
+    Store,
+    recording_file,
+    request,
+    request_key,
+    what_differs,
+)
+from distil.llm.limits import Budget, Limits
+from distil.llm.transport import NO_KEY, THIS_PROMPT, Failed, Transport, run
+from distil.models.vllm_server import AT_ONCE, LOG, VLLM, Server, alone
+from distil.models.vllm_server import check as check_vllm
+from distil.workspace.environment import quiet
+
+HERE = {"localhost", "127.0.0.1", "::1"}
+KEY_VARIABLES = ("DISTIL_API_KEY", "OPENAI_API_KEY")
+TEACHERS_SHARE = 0.75  # of a GPU's free memory, for a server of our own: in 03 the student is asked beside it
+DEAD_AFTER = 50  # requests in a row that failed for good: the endpoint is down, the rest need not be tried
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A request that failed for good: its place among the prompts of its `map`, the request, and why."""
+
+    label: str
+    index: int
+    request: dict
+    reason: str
+
+
+def api_key(endpoint: str) -> str | None:
+    """The key for an endpoint from the environment; a server on this machine needs none."""
+    for name in KEY_VARIABLES:
+        if os.environ.get(name, "").strip():
+            return os.environ[name].strip()
+    return NO_KEY if urlparse(endpoint).hostname in HERE else None
+
+
+def check_endpoint(endpoint: str) -> None:
+    """Raise ChatError unless `endpoint` is `recorded:NAME`, `vllm`, or a URL with a key where one is needed.
+
+    The limits in the environment (`distil.llm.limits`) are checked with it.
+    """
+    Limits.read()
+    if endpoint == VLLM:
+        return
+    if endpoint.startswith("recorded:"):
+        recording_file(endpoint.removeprefix("recorded:"))
+        return
+    url = urlparse(endpoint)
+    if url.scheme not in {"http", "https"} or not url.hostname:
+        raise ChatError(
+            f"endpoint {endpoint!r}: give recorded:NAME, vllm, or a URL such as https://api.deepseek.com/v1"
+        )
+    if url.username or url.password or url.query:  # not repeated here: it may be a key
+        raise ChatError(
+            f"the endpoint's address at {url.hostname} carries a user, a key or a query, and would be written into "
+            f"meta.json: give it without, and the key in the environment variable {KEY_VARIABLES[0]}"
+        )
+    try:
+        int(url.port or 0)
+    except ValueError:
+        raise ChatError(f"endpoint {endpoint}: the port is a number from 1 to 65535") from None
+    if api_key(endpoint) is None:
+        raise ChatError(f"endpoint {endpoint} needs a key: set the environment variable {' or '.join(KEY_VARIABLES)}")
+
+
+def check_listening(endpoint: str) -> None:
+    """Raise ChatError if `endpoint` is a server on this machine and nobody listens there; StageError if it is `vllm`
+    and that is not installed."""
+    if endpoint == VLLM:
+        check_vllm("endpoint")
+    url = urlparse(endpoint)
+    if url.hostname not in HERE:
+        return
+    try:
+        socket.create_connection((url.hostname, url.port or (443 if url.scheme == "https" else 80)), timeout=5).close()
+    except OSError as error:
+        raise ChatError(
+            f"nobody listens at {endpoint} ({error.strerror or error}): start the server there, or name another with "
+            "--set endpoint=URL"
+        ) from None
+
+
+class Chat:
+    """A model behind an OpenAI-compatible endpoint, behind a recording (`recorded:NAME`), or behind a vLLM server of
+    our own (`vllm`), which starts when an answer is first missing and ends with `close`.
+
+    `map` answers many requests at once; every answer is in `store` before it is returned. `limits` are the fields of
+    `Limits.read`, by default from the environment. `failures` lists the requests of the last `map` that
+    failed for good, `totals` what was used. Raises ChatError where the endpoint or a limit cannot be used.
+    """
+
+    def __init__(self, model: str, endpoint: str, store: Path | None = None, **limits: object):
+        check_endpoint(endpoint)
+        self.model, self.endpoint = model, endpoint
+        self.limits = Limits.read(**({"at_once": AT_ONCE if endpoint == VLLM else None} | limits))
+        self.server = Server((store or Path(LOG)).with_name(LOG), "endpoint") if endpoint == VLLM else None
+        self.recorded = endpoint.startswith("recorded:")
+        name = endpoint.removeprefix("recorded:") if self.recorded else None
+        self.store = Store(None if self.recorded else store, recording=name)
+        self.asked = self.from_store = 0
+        self.used = {"asked": [0, 0], "stored": [0, 0]}  # prompt and completion tokens
+        self.failures: list[Failure] = []
+        if not self.recorded:
+            self.budget = Budget(self.limits)
+        if not (self.recorded or self.server):
+            self.transport = Transport(endpoint, api_key(endpoint), self.limits)
+
+    def map(
+        self,
+        prompts: Sequence[list[dict]],
+        *,
+        max_tokens: int,
+        temperature: float = 0.0,
+        seeds: Sequence[int] | None = None,
+        label: str = "requests",
+    ) -> list[Reply | None]:
+        """Answer each prompt (a list of messages), in order. None stands for a request that failed after retries.
+
+        Raises ChatError at once where trying again cannot help: a bad key, an unknown model, a context too long, a
+        full disk, the cost reached, or a recording that holds no answer to one of the requests; StageError if a server
+        of our own does not start.
+        """
+        seeds = seeds or [0] * len(prompts)
+        bodies = [
+            request(self.model, p, max_tokens=max_tokens, temperature=temperature, seed=s, extra=self.limits.extra)
+            for p, s in zip(prompts, seeds, strict=True)
+        ]
+        keys = [request_key(body) for body in bodies]
+        self.store.refresh()
+        waiting = {key: body for key, body in zip(keys, bodies, strict=True) if key not in self.store}
+        if waiting and self.recorded:
+            raise ChatError(
+                f"{self.endpoint} holds no answer to {len(waiting)} of {len(bodies)} {label}. Name a live endpoint, "
+                "undo the change, or record anew with `distil record`. The first one that it lacks differs from the "
+                f"nearest that it holds: {what_differs(next(iter(waiting.values())), self.store)}"
+            )
+        reasons: dict[str, str] = {}
+        if waiting and self.server and not self.server.runs:
+            if not quiet():
+                print(f"starting vLLM with {self.model}, which takes a minute or more: {self.server.log}")
+            self.server.start(alone(self.model, self.model), TEACHERS_SHARE)
+            self.transport = Transport(self.server.url, NO_KEY, self.limits)
+        if waiting:
+            run(self._ask_all(waiting, label, reasons))
+        self.failures = [
+            Failure(label, index, body, reasons[key])
+            for index, (key, body) in enumerate(zip(keys, bodies, strict=True))
+            if key in reasons
+        ]
+        # a resumed map may well lack none but those that always fail; and who refuses a prompt for its words is alive
+        dead = not all(THIS_PROMPT.search(reason) for reason in reasons.values())
+        if dead and len(reasons) == len(set(keys)):
+            raise ChatError(
+                f"{self.endpoint} answered none of {len(reasons)} {label}; the last reason: "
+                f"{self.failures[-1].reason}. What was answered before is kept; give the command again."
+            )
+        replies = [self.store.get(body) for body in bodies]
+        self.asked += len(waiting) - len(reasons)
+        self.from_store += len(bodies) - len(waiting)
+        for key, reply in zip(keys, replies, strict=True):
+            if reply:
+                used = self.used["asked" if key in waiting else "stored"]
+                used[0] += reply.prompt_tokens
+                used[1] += reply.completion_tokens
+        return replies
+
+    def close(self) -> None:
+        """End the server of our own, if there is one; it starts again when it is needed."""
+        if self.server:
+            self.server.stop()
+
+    def totals(self) -> dict:
+        """Requests and tokens so far, asked now and from the store, and the dollars that the asked ones cost."""
+        figures = {"asked": self.asked, "from_store": self.from_store}
+        for name, (prompt, completion) in self.used.items():
+            figures |= {f"{name}_prompt_tokens": prompt, f"{name}_completion_tokens": completion}
+        if self.limits.price and not self.recorded:
+            figures["dollars"] = round(self.budget.cost(*self.used["asked"]), 4)
+        return figures
+
+    async def _ask_all(self, waiting: dict[str, dict], label: str, reasons: dict[str, str]) -> None:
+        from tqdm.auto import tqdm
+
+        jobs = iter(waiting.items())  # shared: each worker takes the next
+        changed = asyncio.Condition()
+        self.budget.note(self.store.prompt_tokens, self.store.completion_tokens)
+        bar = tqdm(total=len(waiting), desc=label, disable=quiet(), mininterval=1.0)
+        begun, tokens, in_a_row, refused = time.monotonic(), 0, 0, 0
+
+        async def work() -> None:
+            nonlocal tokens, in_a_row, refused
+            for key, body in jobs:
+                most = self.budget.most(body)
+                if not await self.budget.reserve(most, changed):
+                    refused += 1
+                    return
+                cost = 0.0
+                try:
+                    reply = await self.transport.ask(body)
+                    known = reply.prompt_tokens + reply.completion_tokens
+                    cost = self.budget.cost(reply.prompt_tokens, reply.completion_tokens) if known else most
+                    self.store.put(body, reply)
+                    tokens, in_a_row = tokens + reply.completion_tokens, 0
+                except Failed as failure:
+                    reasons[key] = str(failure)
+                    in_a_row += 1
+                    if in_a_row >= DEAD_AFTER:
+                        raise ChatError(
+                            f"{self.endpoint} has failed {in_a_row} {label} in a row; the last reason: {failure}. "
+                            "What was answered before is kept; give the command again when it answers"
+                        ) from None
+                finally:
+                    await self.budget.settle(most, cost, changed)
+                bar.set_postfix_str(self._speed(tokens / (time.monotonic() - begun)), refresh=False)
+                bar.update()
+
+        with bar:
+            async with self.transport, asyncio.TaskGroup() as group:
+                for _ in range(min(self.limits.concurrency, len(waiting))):
+                    group.create_task(work())
+        if refused:
+            left = sum(key not in self.store and key not in reasons for key in waiting)
+            raise ChatError(
+                f"DISTIL_MAX_COST={self.limits.max_cost:g}: the answers of this run have cost "
+                f"{self.budget.spent:.4f} dollars, and the next request could pass the limit; {left} of "
+                f"{len(waiting)} {label} were not asked. All answers are kept: raise DISTIL_MAX_COST and give the "
+                "command again"
+            )
+
+    def _speed(self, tokens_a_second: float) -> str:
+        dollars = f", {self.budget.spent:.2f} dollars" if self.limits.price else ""
+        return f"{tokens_a_second:.0f} tokens/s{dollars}"

@@ -1,0 +1,127 @@
+"""How fast and for how much money an endpoint may be asked: limits from the environment, and the account of a run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+from dataclasses import dataclass, field, fields
+
+from distil.llm.cache import ChatError
+
+MEANT = {
+    "concurrency": "a whole number from 1 on, such as 64",
+    "rpm": "requests a minute, such as 60",
+    "tpm": "tokens a minute, such as 100000",
+    "timeout": "seconds, such as 600",
+    "price": "dollars per million prompt and completion tokens, such as 0.27/1.10",
+    "max_cost": "dollars, such as 5",
+    "extra": 'a JSON object for the request, such as {"chat_template_kwargs": {"enable_thinking": false}}',
+}
+OURS = ("model", "messages", "max_tokens", "seed", "stream", "n")  # what `extra` may not set
+
+
+@dataclass(frozen=True)
+class Limits:
+    """`rpm` and `tpm`: requests and tokens a minute; `timeout`: seconds a request; `price`: dollars per million prompt
+    and completion tokens; `max_cost`: dollars; `extra`: more fields of every request. None is no limit.
+    """
+
+    concurrency: int = 64
+    rpm: float | None = None
+    tpm: float | None = None
+    timeout: float = 600.0
+    price: tuple[float, float] | None = None
+    max_cost: float | None = None
+    extra: dict = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, at_once: int | None = None, **given: object) -> Limits:
+        """Each limit as given, or else from $DISTIL_<NAME>; `at_once` stands in for a concurrency that neither says.
+
+        Raises ChatError for what cannot be meant.
+        """
+        values = {"concurrency": at_once} if at_once else {}
+        for name in [f.name for f in fields(cls)]:
+            value = given.pop(name, None)
+            source = name if value is not None else f"DISTIL_{name.upper()}"
+            value = value if value is not None else os.environ.get(source, "").strip() or None
+            if value is not None:
+                try:
+                    values[name] = convert(name, value)
+                except (ValueError, TypeError):
+                    raise ChatError(f"{source}={value!r}: give {MEANT[name]}") from None
+        if given:
+            raise TypeError(f"no limit {', '.join(given)}; there are {', '.join(MEANT)}")
+        if "max_cost" in values and "price" not in values:
+            raise ChatError(f"DISTIL_MAX_COST needs DISTIL_PRICE: {MEANT['price']}")
+        return cls(**values)
+
+
+def convert(name: str, value: object) -> object:
+    """A limit from text or from a value of its type. Raises ValueError or TypeError."""
+    if name == "extra":
+        value = json.loads(value) if isinstance(value, str) else value
+        if not isinstance(value, dict) or any(key in value for key in OURS):
+            raise ValueError
+        return value
+    if name == "price":
+        prices = tuple(float(p) for p in (value.split("/") if isinstance(value, str) else value))
+        if len(prices) != 2 or not all(0 <= p < math.inf for p in prices):
+            raise ValueError
+        return prices
+    number = int(value) if name == "concurrency" else float(value)
+    if not 0 < number < math.inf:
+        raise ValueError
+    return number
+
+
+class Budget:
+    """Dollars spent so far, and those that the requests under way may yet cost.
+
+    A request under way counts with the most it can cost: every byte of its prompt a token, and all of `max_tokens`.
+    So `max_cost` is never passed, as long as the server keeps to `max_tokens` and counts its tokens.
+    """
+
+    def __init__(self, limits: Limits):
+        self.limits, self.spent, self.reserved, self.under_way = limits, 0.0, 0.0, 0
+
+    def note(self, prompt_tokens: int, completion_tokens: int) -> None:
+        """The run's store holds so many tokens, which this process, an earlier one or another has paid for."""
+        self.spent = max(self.spent, self.cost(prompt_tokens, completion_tokens))
+
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """Dollars; 0 without a price."""
+        prompt, completion = self.limits.price or (0.0, 0.0)
+        return (prompt * prompt_tokens + completion * completion_tokens) / 1e6
+
+    def most(self, body: dict) -> float:
+        """Dollars that a request can cost at most."""
+        return self.cost(len(json.dumps(body["messages"], ensure_ascii=False).encode()), body["max_tokens"])
+
+    async def reserve(self, most: float, changed: asyncio.Condition) -> bool:
+        """Wait until `most` dollars fit; False if they cannot, whatever the requests under way turn out to cost."""
+        if self.limits.max_cost is None:
+            return True
+
+        def fits() -> bool:
+            return self.spent + self.reserved + most <= self.limits.max_cost
+
+        async with changed:
+            await changed.wait_for(lambda: fits() or not self.under_way)
+            if not fits():
+                return False
+            self.reserved += most
+            self.under_way += 1
+            return True
+
+    async def settle(self, most: float, cost: float, changed: asyncio.Condition) -> None:
+        """Replace what was reserved for a request by what it cost."""
+        self.spent += cost
+        if self.limits.max_cost is None:
+            return
+        async with changed:
+            self.under_way -= 1
+            self.reserved = self.reserved - most if self.under_way else 0.0  # no rounding errors are carried on
+            changed.notify_all()

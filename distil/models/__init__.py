@@ -1,0 +1,1 @@
+"""Student models: where weights come from, how they are loaded, and how they are served."""

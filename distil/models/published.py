@@ -1,0 +1,110 @@
+"""Students that others published, by name; and where any student that 07 is to measure lies."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from distil.models.vllm_server import VLLM
+from distil.models.weights import from_modelscope, resolve
+from distil.workspace.environment import quiet
+from distil.workspace.stage import Stage, StageError, sha256
+from distil.workspace.students import home
+
+SIZES = {
+    "DistilQwen2.5-R1": ("3B", "7B", "14B", "32B"),
+    "DistilQwen2.5-DS3-0324": ("7B", "14B", "32B"),
+    "DistilQwen-ThoughtX": ("7B", "32B"),
+    "DistilQwen-ThoughtY": ("4B", "8B", "32B"),
+}
+PUBLISHED = tuple(f"{series}-{size}" for series, sizes in SIZES.items() for size in sizes)
+HUB, MODELSCOPE = "alibaba-pai", "PAI"
+TEACHER = "teacher"  # a row of 07 that only a server answers for: its weights are none of this run's
+
+
+def token() -> str | None:
+    """The Hub's token: HF_TOKEN, then what `hf auth login` stored; asked for in no other way where nobody looks on."""
+    from huggingface_hub import constants, get_token
+
+    stored = Path(constants.HF_TOKEN_PATH)
+    if os.environ.get("HF_TOKEN"):
+        return os.environ["HF_TOKEN"].strip()
+    if quiet():
+        return stored.read_text().strip() or None if stored.exists() else None
+    return get_token()
+
+
+def own(students: str) -> list[str]:
+    """Of the names in 07's parameter `students` those of this run."""
+    others = ("base", TEACHER, *PUBLISHED)
+    return [name for name in students.split(",") if name not in others and "/" not in name]
+
+
+def check(students: str, engine: str) -> None:
+    """Raises StageError if the teacher is to be measured and no server is named that could answer for it."""
+    if TEACHER in students.split(",") and engine != VLLM and "://" not in engine:
+        raise StageError(
+            f"students={students}: the {TEACHER} answers through a server only: give engine=vllm, or serve its model "
+            f"under the name {TEACHER!r} and give engine=http://HOST:8000/v1, or leave it out"
+        )
+
+
+def repository(name: str) -> str:
+    """OWNER/NAME of a published student, on the Hub or on ModelScope; any other OWNER/NAME is left as it is."""
+    if name in PUBLISHED:
+        return f"{MODELSCOPE if from_modelscope() else HUB}/{name}"
+    if name.count("/") != 1:
+        raise StageError(f"no published student {name!r}; there are: {', '.join(PUBLISHED)}, or any OWNER/NAME")
+    return name
+
+
+def pull(name: str) -> Path:
+    """Download a model, or find it where it was downloaded before; returns its folder.
+
+    From ModelScope where that is asked for (DISTIL_SOURCE or UNSLOTH_USE_MODELSCOPE), else from the Hub, or from the
+    mirror that HF_ENDPOINT names; with HF_HUB_OFFLINE only what is there already. Raises StageError with what to do.
+    """
+    wanted = repository(name)
+    if from_modelscope():
+        from distil.models.modelscope import download
+
+        return download(wanted)
+    import httpx
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        return Path(snapshot_download(wanted, token=token() or False, ignore_patterns=["*.bin", "*.pth", "*.gguf"]))
+    except GatedRepoError:
+        raise StageError(f"{wanted} asks for consent: give it on its page, and set HF_TOKEN") from None
+    except RepositoryNotFoundError:
+        raise StageError(f"{wanted} is not on {constants.ENDPOINT}, or HF_TOKEN may not read it") from None
+    except (LocalEntryNotFoundError, httpx.HTTPError, OSError) as error:
+        why = "HF_HUB_OFFLINE is set and it was never pulled" if constants.is_offline_mode() else type(error).__name__
+        raise StageError(
+            f"{wanted} could not be had from {constants.ENDPOINT} ({why}): pull it where there is a network, name a "
+            "mirror in HF_ENDPOINT, or set DISTIL_SOURCE=modelscope"
+        ) from None
+
+
+def place(name: str, base: str, stage: Stage) -> tuple[str, str]:
+    """(folder, identity) of a row of 07: `base`, a student of this run, a folder, a published name or OWNER/NAME.
+
+    The identity is a digest or a revision: it says which weights were measured. A student of this run becomes an input
+    of the stage. `teacher` has no folder, and the name that 01 knew it by. Raises StageError if it is not there.
+    """
+    if name == TEACHER:
+        return "", json.loads(stage.input("01_collect/meta.json").read_text())["params"]["teacher"]
+    if name == "base":
+        return resolve(base), base
+    if name not in PUBLISHED and "/" not in name:
+        return str(stage.input(home(name))), stage.inputs[home(name)]
+    folder = Path(name) if os.path.isdir(name) else pull(name)
+    return str(folder), f"{name}@{folder.name}" if folder.parent.name == "snapshots" else sha256(folder)
+
+
+def show(name: str) -> int:
+    """The command `distil pull`: download, and say how to use it. Returns the exit code 0. Raises StageError."""
+    print(f"{pull(name)}\nas a row of 07: distil run --from 07 --set students=base,fast,{name}")
+    return 0

@@ -1,0 +1,186 @@
+"""Student models: how they are loaded, and how they answer."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from distil.models.weights import resolve
+from distil.workspace.environment import choose_dtype
+from distil.workspace.stage import StageError
+
+TOP_P = 0.95  # of every sampled answer, as in `distil.llm.cache.request`
+BLOCK = 24  # tokens written between two looks at which answers of a batch are finished
+
+
+def load_tokenizer(folder: str):
+    """The tokenizer of a student, padding on the left as batched generation needs."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.padding_side = "left"
+    tokenizer.clean_up_tokenization_spaces = False  # an answer is decoded as it was written
+    if tokenizer.pad_token is None or tokenizer.pad_token == tokenizer.eos_token:
+        tokenizer.pad_token = next(t for t in tokenizer.all_special_tokens if t != tokenizer.eos_token)
+    return tokenizer
+
+
+def base_of(folder: str) -> str | None:
+    """The model that the adapter in `folder` belongs to, by its Hub id; None if the folder holds a whole model."""
+    adapter = Path(folder) / "adapter_config.json"
+    return json.loads(adapter.read_text())["base_model_name_or_path"] if adapter.exists() else None
+
+
+def load(folder: str):
+    """A model ready to answer, on the GPU if there is one. An adapter folder is loaded on top of its base, merged."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    dtype, _ = choose_dtype()
+    base = base_of(folder)
+    model = AutoModelForCausalLM.from_pretrained(resolve(base) if base else folder, dtype=dtype)
+    if base:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, folder).merge_and_unload()
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+def encode_prompt(tokenizer, messages: list[dict]) -> list[int]:
+    """Token ids of a chat up to where the student begins to write: the same in training and in every measurement.
+
+    An assistant turn at the end is left open: the student goes on from its last word.
+    """
+    from jinja2 import TemplateError
+
+    begun = ""
+    if messages[-1]["role"] == "assistant":
+        *messages, last = messages
+        begun = last["content"]
+    try:
+        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
+    except (ValueError, TemplateError) as error:  # no template at all, or one that knows no system turn
+        raise StageError(
+            f"the chat template of {tokenizer.name_or_path} cannot render what the student is asked "
+            f"({', '.join(turn['role'] for turn in messages)}): {error}. Choose a model that was trained to chat; a "
+            "system turn can be left out of the prompt `student` (see DISTIL_PROMPTS)"
+        ) from None
+    return ids + tokenizer(begun, add_special_tokens=False)["input_ids"]
+
+
+def stream(model, tokenizer, messages: list[dict], max_new_tokens: int) -> None:
+    """Print a student's greedy answer to chat messages word by word, as it is written."""
+    from transformers import TextStreamer
+
+    inputs = tokenizer.pad({"input_ids": [encode_prompt(tokenizer, messages)]}, return_tensors="pt")
+    model.generate(
+        **inputs.to(model.device),
+        **sampling(0.0),
+        max_new_tokens=max_new_tokens,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        streamer=TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True),
+    )
+
+
+def growing_cache():
+    """A key-value cache that grows in blocks.
+
+    The default one copies the whole cache for every token, which on a CPU takes longer than the mathematics.
+    """
+    import torch
+    from transformers.cache_utils import DynamicCache, DynamicLayer
+
+    class GrowingLayer(DynamicLayer):
+        def update(self, key_states, value_states, *args, **kwargs):
+            if not self.is_initialized:
+                self.lazy_initialization(key_states, value_states)
+                self.length, self.room = 0, (key_states[:, :, :0], value_states[:, :, :0])
+            end = self.length + key_states.shape[-2]
+            if end > self.room[0].shape[-2]:
+                more = key_states.new_empty(*key_states.shape[:2], end - self.length + 64, key_states.shape[-1])
+                self.room = tuple(torch.cat([old[:, :, : self.length], more], dim=-2) for old in self.room)
+            for room, new in zip(self.room, (key_states, value_states), strict=True):
+                room[:, :, self.length : end] = new
+            self.length = end
+            self.keys, self.values = (room[:, :, :end] for room in self.room)
+            return self.keys, self.values
+
+        def batch_select_indices(self, indices):
+            self.room = tuple(room[indices] for room in self.room)
+            self.keys, self.values = (room[:, :, : self.length] for room in self.room)
+
+    cache = DynamicCache()
+    cache.layer_class_to_replicate = GrowingLayer
+    return cache
+
+
+def sampling(temperature: float) -> dict:
+    """Settings of generation, all of them given: what a model's own generation_config.json asks for does not count."""
+    if temperature > 0:
+        return {"do_sample": True, "temperature": temperature, "top_p": TOP_P, "top_k": 0, "repetition_penalty": 1.0}
+    return {"do_sample": False, "repetition_penalty": 1.0}
+
+
+def generate(
+    model,
+    tokenizer,
+    prompts: Sequence[list[dict]],
+    max_new_tokens: int,
+    batch_size: int,
+    temperature: float = 0.0,
+    until: Callable[[str], bool] | None = None,
+) -> Iterator[list[dict]]:
+    """Answers to chat prompts, batch by batch, in order: rows {text, n_tokens, finish_reason, seconds}.
+
+    `n_tokens` counts the end token; `seconds` is the batch's wall time divided by its rows; `finish_reason` is
+    `stop`, or `length` where `max_new_tokens` was reached first. `until` is told what an answer says so far, now and
+    then, and may end it; that counts as `length`.
+    """
+    import torch
+
+    settings = sampling(temperature)
+    for start in range(0, len(prompts), batch_size):
+        ids = [encode_prompt(tokenizer, p) for p in prompts[start : start + batch_size]]
+        batch = tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(model.device)
+        tokens, mask, width = batch["input_ids"], batch["attention_mask"], batch["input_ids"].shape[1]
+        active, cache, written = torch.arange(len(ids)), growing_cache(), [[] for _ in ids]
+        begun = time.perf_counter()
+        with torch.inference_mode():
+            while len(active) and tokens.shape[1] - width < max_new_tokens:
+                tokens = model.generate(
+                    input_ids=tokens,
+                    attention_mask=mask,
+                    max_new_tokens=min(BLOCK, max_new_tokens - (tokens.shape[1] - width)),
+                    eos_token_id=tokenizer.eos_token_id,
+                    pad_token_id=tokenizer.pad_token_id,
+                    past_key_values=cache,
+                    **settings,
+                )
+                for row, answer in zip(active.tolist(), tokens[:, width:].tolist(), strict=True):
+                    written[row] = answer
+                writing = (tokens[:, width:] != tokenizer.eos_token_id).all(dim=1)
+                if until:
+                    texts = tokenizer.batch_decode(tokens[:, width:])
+                    writing &= torch.tensor([not until(text) for text in texts], device=writing.device)
+                going = writing.nonzero()[:, 0]
+                if len(going) < len(active):  # finished answers leave the batch, so that they cost nothing more
+                    cache.batch_select_indices(going)
+                active, tokens, mask = active[going.cpu()], tokens[going], mask[going]
+                mask = torch.nn.functional.pad(mask, (0, tokens.shape[1] - mask.shape[1]), value=1)
+        seconds = (time.perf_counter() - begun) / len(ids)
+        rows = []
+        for row in written:
+            stopped = tokenizer.eos_token_id in row
+            answer = row[: row.index(tokenizer.eos_token_id) + 1] if stopped else row
+            rows.append(
+                {
+                    "text": tokenizer.decode(answer, skip_special_tokens=True).strip(),
+                    "n_tokens": len(answer),
+                    "finish_reason": "stop" if stopped else "length",
+                    "seconds": round(seconds, 6),
+                }
+            )
+        yield rows

@@ -1,0 +1,130 @@
+"""A vLLM server as a process of ours: its command, its start, its end. Who asks for one says `vllm` for an address."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+from distil.models.weights import resolve
+from distil.workspace.stage import StageError
+
+VLLM = "vllm"
+LOG = "server.log"  # in the run's folder
+AT_ONCE = 512  # requests under way, by our choice, where DISTIL_CONCURRENCY says nothing: the server is nobody else's
+PATIENCE = 1200  # seconds until a server has to be ready: the first start on a machine compiles
+OTHERWISE = {  # by the parameter whose value is `vllm`
+    "endpoint": "give endpoint=recorded:NAME, or the URL of a server that you start yourself",
+    "engine": "give engine=transformers:75, or the URL of a server that you start yourself (distil serve)",
+}
+# in a process of its own: who asks torch keeps a piece of the GPU for as long as it lives
+FREE = "import torch; print(*(torch.cuda.mem_get_info() if torch.cuda.is_available() else (0, 0)))"
+
+
+def alone(model: str, name: str) -> list[str]:
+    """`vllm serve` for one whole model. Sampling is left to who asks (`--generation-config vllm`)."""
+    return ["vllm", "serve", resolve(model), "--served-model-name", name, "--generation-config", "vllm"]
+
+
+def check(parameter: str) -> None:
+    """Raise StageError if there is no vLLM here; `parameter`, endpoint or engine, is what asks for it."""
+    if not shutil.which("vllm"):
+        raise StageError(
+            f"{parameter}=vllm: vllm is not installed here (pip install vllm, on a machine with a GPU); "
+            f"{OTHERWISE[parameter]}"
+        )
+
+
+def free_memory() -> tuple[int, int]:
+    """(free, all) bytes of the first GPU; zeros without one."""
+    done = subprocess.run([sys.executable, "-c", FREE], capture_output=True, text=True)
+    free, whole = map(int, done.stdout.split()) if done.returncode == 0 else (0, 0)
+    return free, whole
+
+
+class Server:
+    """One server at a time, from `start` to `stop`; `parameter`, endpoint or engine, is what asks for it.
+
+    It ends when nobody holds this object any more, as when its cell is run again, and with this process, however that
+    ends (on Linux). `log` has its words.
+    """
+
+    process: subprocess.Popen | None = None
+
+    def __init__(self, log: Path, parameter: str):
+        self.log, self.parameter, self.url = log, parameter, ""
+
+    def __del__(self):
+        self.stop()
+
+    @property
+    def runs(self) -> bool:
+        """Is it there, and was it ready? Whoever is interrupted while it starts, starts it anew."""
+        return bool(self.url) and self.process.poll() is None
+
+    def start(self, words: Sequence[str], share: float) -> None:
+        """Run the command `words` until it answers at `url`, with that `share` of the GPU's free memory.
+
+        Raises StageError if there is no vLLM, if it ends before, or if it is never ready.
+        """
+        check(self.parameter)
+        self.stop()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        words = [*words, "--host", "127.0.0.1", "--port", str(port), *memory_share(share)]
+        with_parent = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.log, "ab") as log:
+            log.write(f"{shlex.join(words)}\n".encode())
+            log.flush()
+            self.process = subprocess.Popen(
+                [*with_parent, *words], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            )
+        url = f"http://127.0.0.1:{port}/v1"
+        self._wait(url)
+        self.url = url
+
+    def stop(self) -> None:
+        """End the server, if there is one."""
+        if self.process is not None:
+            self.process.terminate()
+            try:
+                self.process.wait(60)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self.process, self.url = None, ""
+
+    def _wait(self, url: str) -> None:
+        begun, directly = time.monotonic(), urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        while time.monotonic() - begun < PATIENCE:
+            if (code := self.process.poll()) is not None:
+                last = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
+                raise StageError(
+                    f"vllm ended with code {code} before it answered. Mend what {self.log} says, or "
+                    f"{OTHERWISE[self.parameter]}; its last lines: {' | '.join(last)}"
+                )
+            try:
+                with directly.open(f"{url}/models", timeout=10):
+                    return
+            except (urllib.error.URLError, OSError):
+                time.sleep(1)
+        self.stop()
+        raise StageError(
+            f"vllm was not ready after {PATIENCE} seconds; {self.log} says how far it came. Give the command again, or "
+            f"{OTHERWISE[self.parameter]}"
+        )
+
+
+def memory_share(share: float) -> list[str]:
+    """vLLM's option for the part of the GPU's memory that it may take: a share of what others have left free."""
+    free, whole = free_memory()
+    return ["--gpu-memory-utilization", f"{share * free / whole:.2f}"] if whole else []

@@ -1,0 +1,72 @@
+"""What a run leaves to read: every executed notebook as HTML, and an index of them."""
+
+from __future__ import annotations
+
+import html
+import json
+from pathlib import Path
+
+from distil.evaluate.suites import measured
+from distil.workspace.environment import root
+from distil.workspace.stage import STAGES, StageError, run_folder, write_text
+
+STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
+table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.4rem .8rem;border-bottom:1px solid #ddd}
+.done{color:#00684a}.failed{color:#b00020}.running{color:#8a5a00}img{max-width:100%}pre{overflow-x:auto}"""
+
+
+def headline(run: str, stage: str) -> str:
+    """The figures of a stage's meta.json, in one line."""
+    file = run_folder(run) / stage / "meta.json"
+    if not file.exists():
+        return ""
+    figures = json.loads(file.read_text())["figures"]
+    return ", ".join(f"{name} {value}" for name, value in figures.items() if isinstance(value, int | float | str))
+
+
+def exporter():
+    """What turns an executed notebook into a page. Raises StageError where nbconvert is not whole."""
+    try:
+        from nbconvert import HTMLExporter
+
+        return HTMLExporter(template_name="lab")
+    except (ImportError, ValueError) as error:  # ValueError: its templates lie where Jupyter does not look
+        raise StageError(
+            f"no pages can be written of the executed notebooks: {error}. Install nbconvert anew with all it needs "
+            "(make install), or name in JUPYTER_PATH the folder share/jupyter that came with it"
+        ) from error
+
+
+def write_html(notebook: Path) -> None:
+    """The executed notebook as one self-contained HTML file beside it."""
+    import nbformat
+
+    if notebook.exists():
+        body, _ = exporter().from_notebook_node(nbformat.read(notebook, as_version=4))
+        write_text(notebook.with_suffix(".html"), body)
+
+
+def write_index(run: str, state: dict) -> None:
+    """`papermill_runs/<run>/index.html`: status and minutes of each stage, and the result table when there is one."""
+    rows = []
+    for stage in STAGES:
+        entry = state["stages"].get(stage)
+        if entry is None:
+            rows.append(f"<tr><td>{stage}</td><td>not run</td><td></td><td></td></tr>")
+            continue
+        status = entry["status"]
+        minutes = f"{entry['seconds'] / 60:.1f}" if "seconds" in entry else ""
+        note = html.escape(entry.get("error") or headline(run, stage))
+        name = f'<a href="{stage}.html">{stage}</a>' if status in ("done", "failed") else stage
+        rows.append(f'<tr><td>{name}</td><td class="{status}">{status}</td><td>{minutes}</td><td>{note}</td></tr>')
+    folder = root() / "papermill_runs" / run
+    results = measured(run) / "results.md"
+    table = f"<h2>Results</h2><pre>{html.escape(results.read_text())}</pre>" if results.exists() else ""
+    figure = measured(run) / "accuracy_tokens.svg"
+    picture = figure.read_text()[figure.read_text().index("<svg") :] if figure.exists() else ""
+    write_text(
+        folder / "index.html",
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>distil: {run}</title><style>{STYLE}</style>"
+        f"<h1>Run {run}</h1><p>Profile {state.get('profile', '')}</p><table><tr><th>Notebook</th><th>Status</th>"
+        f"<th>Minutes</th><th>Figures</th></tr>{''.join(rows)}</table>{table}{picture}</html>\n",
+    )

@@ -1,0 +1,1 @@
+"""Publishing: cards, what is uploaded where, and what must never be."""

@@ -1,0 +1,155 @@
+"""What a card may say: the measured files of a run, read once, and the check that every number of a card is in them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from distil.workspace.environment import environment, root
+from distil.workspace.parameters import ParameterError, effective, notebook_path
+from distil.workspace.stage import STAGES, Stage, StageError, read_jsonl, run_folder, sha256, write_text
+
+LEVEL = "95%"  # of every interval; the one number of a card that is no measurement
+NUMBER = re.compile(r"[-+]?\d(?:[\d,]*\d)?(?:\.\d+)?(?:e-?\d+)?%?")
+SEPARATORS = re.compile(r"[\s=]+")
+SETS = ("fast", "slow", "unaligned", "adaptive")
+
+
+def write_settings(stage: Stage) -> None:
+    """`settings.json` of 07: parameters and machine. It stands for meta.json, which a stage has only at its end."""
+    settings = {"stage": stage.name, "run": stage.run, "params": stage.params, **environment()}
+    write_text(stage.path("settings.json"), json.dumps(settings, indent=1) + "\n")
+
+
+def read(run: str) -> dict[str, object]:
+    """The measured files of a run, `<stage>/<file>` to its content; of training sets only the number of rows.
+
+    Raises StageError if one that every card needs is missing, or if a file is not the one its stage wrote.
+    """
+    folder = run_folder(run)
+    found: dict[str, object] = {}
+    for stage in STAGES:
+        for name in (f"{stage}/meta.json", f"{stage}/settings.json"):
+            if (folder / name).exists() and not any(key.startswith(f"{stage}/") for key in found):
+                found[name] = json.loads((folder / name).read_text(encoding="utf-8"))
+    for stage in ("01_collect", "03_judge", "04_finetune", "07_eval"):
+        if not any(name.startswith(stage) for name in found):
+            raise StageError(f"{folder / stage / 'meta.json'} is missing: run {stage} before a card is written")
+    for name in ("07_eval/results.csv", "07_eval/differences.jsonl"):
+        if not (folder / name).exists():
+            raise StageError(f"{folder / name} is missing: a card has no number without a file; run 07_eval")
+        unchanged(run, name, found)
+    found["07_eval/results.csv"] = table(folder / "07_eval/results.csv")
+    found["07_eval/differences.jsonl"] = read_jsonl(folder / "07_eval/differences.jsonl")
+    for name in (f"03_judge/{part}/{kind}.jsonl" for kind in SETS for part in ("train", "valid")):
+        if (folder / name).exists():
+            found[name] = {"rows": len(read_jsonl(folder / name))}
+    for config in folder.glob("0[4-6]_*/*/adapter_config.json"):
+        found[str(config.relative_to(folder))] = {"r": json.loads(config.read_text(encoding="utf-8"))["r"]}
+    state = root() / "papermill_runs" / run / "run.json"
+    found["run.json"] = {"profile": json.loads(state.read_text()).get("profile", "cpu") if state.exists() else "cpu"}
+    return found
+
+
+def unchanged(run: str, name: str, facts: dict) -> None:
+    """Raises StageError if a stage's file or folder is not the one whose SHA-256 its meta.json holds."""
+    stage, _, file = name.partition("/")
+    wrote = facts.get(f"{stage}/meta.json", {}).get("outputs", {}).get(file)
+    if wrote and sha256(run_folder(run) / name) != wrote:
+        raise StageError(f"{name} of run {run!r} was changed after {stage} wrote it: run {stage} again")
+
+
+def table(path: Path) -> list[dict]:
+    """Rows of a CSV file, numbers as numbers; an empty field is None."""
+    with open(path, newline="", encoding="utf-8") as handle:
+        return [{k: number(v) for k, v in row.items()} for row in csv.DictReader(handle)]
+
+
+def number(text: str) -> float | int | str | None:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text or None
+
+
+def leaves(content: object) -> Iterator[object]:
+    if isinstance(content, dict):
+        yield from content  # names can hold numbers, too
+        content = list(content.values())
+    if isinstance(content, list):
+        for item in content:
+            yield from leaves(item)
+    else:
+        yield content
+
+
+def unbacked(card: str, facts: dict[str, object]) -> list[str]:
+    """Numbers of a card that no measured file holds, as they stand there.
+
+    A number is held if a file has it, at the precision printed, as it is, as a share (12.5% of 0.125) or in points; or
+    if the whole word that it is part of occurs in a text of a file (names, versions, digests, licences).
+    """
+    values, words = set(), set()
+    for leaf in leaves(list(facts.values())):
+        if isinstance(leaf, str):
+            words |= {leaf, *(bare(word) for word in SEPARATORS.split(leaf))}
+        elif isinstance(leaf, int | float) and not isinstance(leaf, bool):
+            values.add(float(leaf))
+    for stage in STAGES:
+        card = card.replace(stage, "")
+    missing = []
+    for word in map(bare, SEPARATORS.split(card)):
+        if word not in words and word != LEVEL:
+            missing += [text for text in NUMBER.findall(word) if not held(text, values)]
+    return missing
+
+
+def bare(word: str) -> str:
+    return word.strip("`*|()[]{}<>,.;:'\"\\")
+
+
+def held(text: str, values: set[float]) -> bool:
+    plain = text.replace(",", "").rstrip("%").lstrip("+")
+    digits = len(plain.partition("e")[0].partition(".")[2])
+    scales = (100.0,) if text.endswith("%") else (1.0, 100.0) if digits else (1.0,)
+    if "e" in plain:
+        return float(plain) in values
+    return any(f"{value * scale:.{digits}f}" == plain for value in values for scale in scales)
+
+
+def command(facts: dict) -> str:
+    """The `distil run` command that makes this run again; addresses of one's own are left to be filled in."""
+    profile = facts["run.json"]["profile"]
+    metas = {name.partition("/")[0]: c for name, c in facts.items() if name.endswith(("meta.json", "settings.json"))}
+    run = next(iter(metas.values()))["run"]
+    try:
+        usual = effective(profile, run, []) if notebook_path(STAGES[0]).exists() else {}
+    except ParameterError:
+        usual = {}
+    has = {stage: usual.get(stage) or meta["params"] for stage, meta in metas.items()}
+    changed: dict[str, dict[str, object]] = {}
+    for stage, meta in metas.items():
+        for name, value in meta["params"].items():
+            known = usual.get(stage, {name: None})  # what a stage found out itself is recorded, and cannot be set
+            if name not in ("push", "repository") and name in known and known[name] != value:
+                changed.setdefault(name, {})[stage] = value
+    words = [f"distil run --profile {profile} --run {run}"]
+    for name, by_stage in changed.items():
+        alike = len(set(map(str, by_stage.values()))) == 1
+        if alike and list(by_stage) == [stage for stage, params in has.items() if name in params]:
+            by_stage = {"": next(iter(by_stage.values()))}
+        words += [f"--set {s + '.' if s else ''}{name}={public(name, value)}" for s, value in by_stage.items()]
+    return " \\\n    ".join(words)
+
+
+def public(name: str, value: object) -> str:
+    """A parameter as strangers may read it, for a shell: no address of a server or file of one's own."""
+    if name in ("endpoint", "engine") and "://" in str(value):
+        return "URL"
+    return shlex.quote(re.sub(r"[^\s=?&]+\.jsonl", "FILE.jsonl", str(value)))

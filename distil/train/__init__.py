@@ -1,0 +1,1 @@
+"""Training: supervised fine-tuning, preference optimisation, reward models, GRPO, distillation from logits."""

@@ -1,0 +1,71 @@
+"""The log of a training: what is added to each of its rows, and its file."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from distil.workspace.environment import peak_ram_gb
+
+
+def watch():
+    """A callback that adds to each row of the log the real tokens a second since the last row, and the peak memory.
+
+    TRL counts the tokens, padding left out; where Unsloth has taken that away, they are counted as batches are made.
+    """
+    import torch
+    from transformers import TrainerCallback
+
+    class Watch(TrainerCallback):
+        def on_train_begin(self, args, state, control, train_dataloader=None, **_):
+            self.at, self.tokens, self.begun, self.batches = time.perf_counter(), 0.0, state.global_step, []
+            if train_dataloader is not None:
+                each_batch(train_dataloader, lambda batch: self.batches.append(real_tokens(batch)))
+
+        def on_log(self, args, state, control, **_):
+            row = state.log_history[-1]
+            if "loss" not in row:
+                return
+            # batches are made ahead of the steps that take them
+            made = self.batches[: (state.global_step - self.begun) * args.gradient_accumulation_steps]
+            now, tokens = time.perf_counter(), float(row.get("num_tokens", sum(made)))
+            gpu = torch.cuda.is_available()
+            if tokens:
+                row["tokens_per_s"] = round((tokens - self.tokens) / (now - self.at), 1)
+            row["memory_gb"] = round(torch.cuda.max_memory_allocated() / 2**30 if gpu else peak_ram_gb(), 2)
+            self.at, self.tokens = now, tokens
+
+    return Watch()
+
+
+def each_batch(dataloader, see: Callable[[object], None]) -> None:
+    """Have `see` called with every batch that a trainer's `dataloader` makes from now on, when it is made."""
+    loader = getattr(dataloader, "base_dataloader", dataloader)
+    collate = loader.collate_fn
+
+    def collated(rows):
+        batch = collate(rows)
+        see(batch)
+        return batch
+
+    loader.collate_fn = collated
+
+
+def real_tokens(batch: object) -> int:
+    """Tokens of a batch, padding left out; 0 if it has no `input_ids`."""
+    if not isinstance(batch, Mapping) or "input_ids" not in batch:
+        return 0
+    mask = batch.get("attention_mask")  # none: the rows were joined, and nothing is padded
+    return batch["input_ids"].numel() if mask is None else int(mask.sum())
+
+
+def write_log(log: Sequence[dict], path: Path) -> None:
+    """The trainer's log as CSV, a column a quantity."""
+    columns = sorted({name for row in log for name in row}, key=lambda name: (name != "step", name))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="", encoding="utf-8") as handle:
+        writer = csv.DictWriter(handle, columns)
+        writer.writeheader()
+        writer.writerows(log)

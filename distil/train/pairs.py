@@ -1,0 +1,142 @@
+"""Stage 05, its data: preference pairs of several gaps, and the student's own mistakes among them."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+
+from distil.chains.collect import chain_text
+from distil.chains.judge import select_fast, split_by_problem
+from distil.llm.prompts import prompt_of
+from distil.models.student import load_tokenizer
+from distil.train.common import prepare_backend
+from distil.verify.check import answered_once, is_correct, verifiable
+from distil.workspace.stage import StageError
+
+GAPS = {
+    "small": "03 improved no chain of this run",
+    "medium": "no unsuitable chain of 03 has a corrupted form in 02",
+    "large": "no kept chain of 03 has a corrupted form in 02",
+    "own": "the student answered none of the problems wrongly in due form",
+}
+WATCHED = 6  # pairs a gap that are looked at and not trained on
+
+
+def parse_betas(text: str) -> dict[str, float]:
+    """{gap: beta} from "small:0.1,medium:0.2,large:0.5"; a gap not named is left out.
+
+    Raises StageError for anything else: an unknown gap, one named twice, a beta not above 0.
+    """
+    betas: dict[str, float] = {}
+    for part in text.split(","):
+        gap, _, number = (word.strip() for word in part.partition(":"))
+        try:
+            beta = float(number)
+        except ValueError:
+            beta = 0.0
+        if gap not in GAPS or gap in betas or not 0 < beta < math.inf:
+            raise StageError(f"betas {text!r}, at {part!r}: write gap:beta with beta above 0, gaps {', '.join(GAPS)}")
+        betas[gap] = beta
+    return betas
+
+
+def build_pairs(
+    aligned: Sequence[dict],
+    corrupted: Sequence[dict],
+    own: Sequence[dict],
+    problems: dict[str, dict],
+    betas: dict[str, float],
+    max_pairs: int,
+    seed: int,
+) -> list[dict]:
+    """Rows {prompt, chosen, rejected, gap, beta, problem_id, split}, the gaps as even as they come.
+
+    At most `max_pairs` of split `train`, and up to `WATCHED` a gap of split `valid`, of other problems.
+    small: the aligned form of a chain over its original, which was correct but unsuitable; medium: such an original
+    over its corrupted form; large: an aligned chain over its corrupted form; own: the chain that 04 taught over a wrong
+    answer of the student itself (`own`, rows of `own_mistakes`). A chain is compared with its own corruption, which is
+    about as long: a chosen side that is longer as a rule would teach wordiness. Raises StageError if one of the gaps
+    named in `betas` has no pair, and says what it lacks.
+    """
+    bad = {row["parent"]: chain_text(row) for row in corrupted}
+    wrong = {row["problem_id"]: row["text"] for row in own}
+    taught = {chain["id"] for chain in select_fast([row["chain"] for row in aligned if row["kept"]])}
+    found: dict[str, list[tuple[str, str, str]]] = {gap: [] for gap in GAPS}
+    for row in aligned:
+        name, original, final = row["problem_id"], row["trail"][0]["text"], chain_text(row["chain"])
+        unsuitable = row["trail"][0]["difficulty"] in ("easy", "hard")
+        if row["kept"] and unsuitable:
+            found["small"].append((name, final, original))
+        if unsuitable and row["id"] in bad:
+            found["medium"].append((name, original, bad[row["id"]]))
+        if row["kept"] and row["id"] in bad:
+            found["large"].append((name, final, bad[row["id"]]))
+        if row["chain"]["id"] in taught and name in wrong:
+            found["own"].append((name, final, wrong[name]))
+    for gap in betas:
+        found[gap] = [pair for pair in dict.fromkeys(found[gap]) if pair[1] != pair[2]]
+        if not found[gap]:
+            rest = ",".join(f"{g}:{b}" for g, b in betas.items() if g != gap)
+            raise StageError(f"no pair for the gap {gap!r}: {GAPS[gap]}. Leave it out, as in betas={rest!r}, or ask 02 "
+                             "and 03 of more problems")  # fmt: skip
+        random.Random(f"{seed}{gap}").shuffle(found[gap])
+    rows = [
+        {
+            "prompt": prompt_of(problems[name]),
+            "chosen": chosen,
+            "rejected": rejected,
+            "gap": gap,
+            "beta": betas[gap],
+            "problem_id": name,
+        }
+        for place in range(max(len(found[gap]) for gap in betas))
+        for gap in betas
+        for name, chosen, rejected in found[gap][place : place + 1]
+    ]
+    train, valid = split_by_problem(rows, seed)
+    watched = [row for gap in betas for row in [r for r in valid if r["gap"] == gap][:WATCHED]]
+    return [row | {"split": "train"} for row in train[:max_pairs]] + [row | {"split": "valid"} for row in watched]
+
+
+def own_mistakes(problems: Sequence[dict], student: str, n: int, seed: int) -> list[dict]:
+    """Wrong answers of the student in folder `student` to `n` of the problems, sampled once each: {problem_id, text}.
+
+    The problems are drawn at random from those whose answers can be checked, the answers at temperature 1 and of at
+    most 160 tokens. Only answers that ended by themselves with one box count: to prefer the teacher's form over a
+    missing box would teach form, not thought.
+    """
+    import torch
+    from tqdm.auto import tqdm
+
+    from distil.models.student import generate, load
+    from distil.workspace.environment import quiet
+
+    prepare_backend(compiler=False)  # if at all, before transformers: the training that follows may want it
+    torch.manual_seed(seed)
+    model, tokenizer = load(student), load_tokenizer(student)
+    problems = [p for p in problems if verifiable(p)]  # an answer that nothing checked is not a mistake
+    problems = random.Random(seed).sample(problems, min(n, len(problems)))
+    prompts = [prompt_of(p) for p in problems]
+    batches = generate(model, tokenizer, prompts, max_new_tokens=160, batch_size=128, temperature=1.0)
+    replies = [reply for batch in tqdm(batches, desc="own answers", unit="batch", disable=quiet()) for reply in batch]
+    return [
+        {"problem_id": problem["id"], "text": reply["text"]}
+        for problem, reply in zip(problems, replies, strict=True)
+        if reply["finish_reason"] == "stop"
+        and answered_once(reply["text"], problem)
+        and not is_correct(reply["text"], problem)
+    ]
+
+
+def check_pairs(pairs: Sequence[dict]) -> None:
+    """Raise StageError unless there are pairs, each with two different sides and a beta above 0."""
+    if not pairs:
+        raise StageError("there is no preference pair to train on: make some with build_pairs")
+    for number, row in enumerate(pairs, 1):
+        if row["chosen"].strip() == row["rejected"].strip():
+            raise StageError(
+                f"pair {number} (problem {row['problem_id']}): chosen and rejected are the same text; leave it out"
+            )
+        if not 0 < row["beta"] < math.inf:
+            raise StageError(f"pair {number} (problem {row['problem_id']}): beta is {row['beta']}, must be above 0")

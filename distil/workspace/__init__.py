@@ -1,0 +1,1 @@
+"""What every stage shares: its folder and files, the machine, statistics, plots."""

@@ -1,0 +1,224 @@
+"""A stage of a run: its folder, the files it reads and writes, and the record of how they came to be."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from distil.workspace.environment import environment, peak_ram_gb, peak_vram_gb, root
+
+STAGES = (
+    "01_collect",
+    "02_rewrite",
+    "03_judge",
+    "04_finetune",
+    "05_prefer",
+    "06_reinforce",
+    "07_eval",
+)
+KEPT = "reference"  # the folder beside the runs that is part of the repository
+RESPONSES = "responses.jsonl"  # of a run: every answer of a live endpoint
+LOCK_WAIT_SECONDS = 15  # the kernel of a killed run notices within seconds that its parent is gone
+
+
+class StageError(RuntimeError):
+    """A stage cannot start or go on; the message says what to do."""
+
+
+def run_folder(run: str) -> Path:
+    """The folder of a run. Raises StageError for a name that is not one plain folder name, or is taken."""
+    if not run or run in {".", ".."} or not all(c.isalnum() or c in "._-" for c in run):
+        raise StageError(f"run name {run!r}: use letters, digits, '.', '_' and '-' only")
+    if run == KEPT:
+        raise StageError(f"run name {run!r}: that folder is the repository's own result; choose another name")
+    return root() / "artifacts" / run
+
+
+def digest(*parts: object) -> str:
+    """A short digest of what a result depends on: anything that JSON can say."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file, or of every file of a folder (names and contents, caches and checkpoints left out)."""
+    digest = hashlib.sha256()
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    for file in files:
+        if "checkpoints" in file.parts:
+            continue
+        if path.is_dir():
+            digest.update(str(file.relative_to(path)).encode())
+        with open(file, "rb") as handle:
+            digest.update(hashlib.file_digest(handle, "sha256").digest())
+    return digest.hexdigest()
+
+
+def read_jsonl(path: Path) -> list[dict]:
+    """Rows of a JSON Lines file. A torn last line (a killed writer's) is dropped; any other bad line raises."""
+    rows = []
+    lines = Path(path).read_text(encoding="utf-8").split("\n")
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number == len(lines):  # no newline after it: the write was cut off
+                break
+            raise StageError(f"{path}, line {number}: not JSON ({error.msg}); repair or delete the line") from None
+    return rows
+
+
+def write_jsonl(path: Path, rows: Iterable[dict]) -> None:
+    """Write rows whole or not at all."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "w", encoding="utf-8") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
+    os.replace(temporary, path)
+
+
+def read_csv(path: Path) -> list[dict]:
+    """Rows of a CSV file of numbers; an empty field is None."""
+    with open(path, newline="", encoding="utf-8") as handle:
+        return [{k: float(v) if v else None for k, v in row.items()} for row in csv.DictReader(handle)]
+
+
+def append_jsonl(path: Path, rows: Iterable[dict]) -> None:
+    """Append rows in one write, after mending a torn last line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    with open(path, "ab+") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        size = handle.seek(0, os.SEEK_END)
+        if size:
+            handle.seek(size - 1)
+            if handle.read(1) != b"\n":
+                handle.seek(0)
+                handle.truncate(handle.read().rfind(b"\n") + 1)
+        handle.write(text.encode())
+        handle.flush()
+
+
+class Lock:
+    """An exclusive lock on a folder, released when its process ends, however it ends."""
+
+    held: dict[Path, Lock] = {}  # this process's own, so that a cell run twice does not lock itself out
+
+    def __init__(self, folder: Path, wait: float = 0.0):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / ".lock"
+        if self.path in Lock.held:
+            Lock.held[self.path].release()
+        self.handle = open(self.path, "w")
+        deadline = time.monotonic() + wait
+        while True:
+            try:
+                fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    self.handle.close()
+                    raise StageError(
+                        f"another process is writing {folder}: wait for it, stop it, or choose another run name"
+                    ) from None
+                time.sleep(0.2)
+        Lock.held[self.path] = self
+
+    def release(self) -> None:
+        Lock.held.pop(self.path, None)
+        self.handle.close()
+
+
+def needed(run: str, name: str) -> Path:
+    """Path of a stage's file or folder, `<stage>/<file>`. Raises StageError if that stage has not made it."""
+    path = run_folder(run) / name
+    if not path.exists():
+        raise StageError(f"{path} is missing: run {name.split('/')[0]} for run {run!r} first")
+    return path
+
+
+class Stage:
+    """One stage of one run.
+
+    >>> stage = Stage("demo", "02_rewrite", seed=1)
+    >>> chains = stage.read("01_collect/chains.jsonl")
+    >>> stage.write("chains.jsonl", chains)
+    >>> stage.finish(kept=len(chains))
+
+    Keyword arguments are the effective parameters; they go into `meta.json`. Raises StageError if another process
+    works on the same stage, or (from `read`) if an earlier stage has not run.
+    """
+
+    def __init__(self, run: str, name: str, **params):
+        if name not in STAGES:
+            raise StageError(f"no stage {name!r}; there are {', '.join(STAGES)}")
+        self.run, self.name, self.params = run, name, params
+        self.folder = run_folder(run) / name
+        self.lock = Lock(self.folder, wait=LOCK_WAIT_SECONDS)
+        self.inputs: dict[str, str] = {}
+        self.outputs: list[str] = []
+        self.started = time.time()
+        (self.folder / "meta.json").unlink(missing_ok=True)  # no meta.json: the stage is not done
+
+    @property
+    def store(self) -> Path:
+        """The run's response store, shared by all stages: what one has asked, no other asks again."""
+        return run_folder(self.run) / RESPONSES
+
+    def input(self, name: str) -> Path:
+        """Path of another stage's file or folder, `<stage>/<file>`; its digest goes into meta.json."""
+        path = needed(self.run, name)
+        self.inputs[name] = sha256(path)
+        return path
+
+    def read(self, name: str) -> list[dict]:
+        """Rows of another stage's JSON Lines file, `<stage>/<file>`."""
+        return read_jsonl(self.input(name))
+
+    def path(self, name: str) -> Path:
+        """Path of a file or folder of this stage, noted as an output."""
+        if name not in self.outputs:
+            self.outputs.append(name)
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def figure(self, name: str) -> Path:
+        """Path without suffix for a picture of this stage; its PNG, SVG and CSV are noted as outputs."""
+        return [self.path(f"{name}{suffix}") for suffix in (".png", ".svg", ".csv")][0].with_suffix("")
+
+    def write(self, name: str, rows: Iterable[dict]) -> None:
+        """Write a JSON Lines file of this stage atomically."""
+        write_jsonl(self.path(name), rows)
+
+    def finish(self, **figures) -> dict:
+        """Write `meta.json` and release the stage. `figures` are counts and measurements worth keeping."""
+        meta = {
+            "stage": self.name,
+            "run": self.run,
+            "params": self.params,
+            "inputs": self.inputs,
+            "outputs": {name: sha256(self.folder / name) for name in self.outputs},
+            "figures": figures,
+            "seconds": round(time.time() - self.started, 1),
+            "peak_ram_gb": peak_ram_gb(),
+            "peak_vram_gb": peak_vram_gb(),
+            **environment(),
+        }
+        write_text(self.folder / "meta.json", json.dumps(meta, indent=1, ensure_ascii=False) + "\n")
+        self.lock.release()
+        return meta
