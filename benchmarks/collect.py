@@ -40,7 +40,7 @@ PEERS = {
 OPEN = """
 import resource, sys, time
 from pathlib import Path
-from distil.store import Store
+from distil.llm.cache import Store
 before = time.perf_counter()
 store = Store(Path(sys.argv[1]))
 seconds = time.perf_counter() - before

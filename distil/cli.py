@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pathlib import Path
 
 from distil.workspace.profiles import PROFILES
 from distil.workspace.stage import STAGES
@@ -86,15 +87,16 @@ def parser() -> argparse.ArgumentParser:
 
 def verify_reference(folder: str | None) -> int:
     """Work the kept run out anew with the repository's own benchmarks. Raises StageError outside a clone."""
-    from distil.workspace.environment import root
     from distil.workspace.stage import StageError
 
-    if not (root() / "benchmarks" / "reference_run" / "kept.py").exists():
+    clone = Path(__file__).parents[1]
+    if not (clone / "benchmarks" / "reference_run").is_dir():
         raise StageError(
-            f"{root()} is no clone of the repository, to which the kept run and what works it out belong: clone it, "
-            "and give the command there"
+            "verify-reference belongs to the repository, not to the installed package: clone it, install it with "
+            "`pip install -e .`, and give the command again"
         )
-    sys.path.insert(0, str(root()))
+    if str(clone) not in sys.path:
+        sys.path.append(str(clone))
     from benchmarks.reference_run import kept
 
     return kept.verify(folder)

@@ -24,7 +24,7 @@ after = words[words.index("--lora-modules") + 1 :] if "--lora-modules" in words 
 store = None
 if words[1] == "qwen2.5-coder-1.5b-instruct":
     sys.path.insert(0, ROOT)
-    from distil.store import Store
+    from distil.llm.cache import Store
     store = Store(recording="qwen2.5-coder-1.5b")
 names = [words[words.index("--served-model-name") + 1], *(w.split("=")[0] for w in after if "=" in w)]
 class Handler(BaseHTTPRequestHandler):

@@ -20,9 +20,9 @@ JOB = """
 import json, re, sys
 from pathlib import Path
 import aiohttp, certifi, tqdm.auto
-from distil.chat import Chat, Reply
-from distil.collect import make_chain
-from distil.judge import align, by_llm
+from distil.llm.client import Chat, Reply
+from distil.chains.collect import make_chain
+from distil.chains.judge import align, by_llm
 
 endpoint, store, out, n, at_once, votes = *sys.argv[1:4], *map(int, sys.argv[4:])
 def peak_mb() -> float:  # not of getrusage, which begins with the size of the process that started this one

@@ -87,14 +87,14 @@ def test_a_step_fits_beside_a_teacher(monkeypatch):
 TRAIN = """
 import sys
 from pathlib import Path
-from distil import finetune
+from distil.train import sft
 text = " ".join(["seven"] * 440)
 messages = [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": text}]
 rows = [{"messages": messages, "output": text, "problem_id": "p"}] * 8
-finetune.sft(rows, [], sys.argv[1], Path(sys.argv[2]), train_tokens=4000, learning_rate=1e-4, max_length=512,
+sft.sft(rows, [], sys.argv[1], Path(sys.argv[2]), train_tokens=4000, learning_rate=1e-4, max_length=512,
              method="lora", seed=0)
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
-print(finetune.batch_size(), int(peak.split()[1]) / 2**20)
+print(sft.batch_size(), int(peak.split()[1]) / 2**20)
 """
 
 
@@ -109,7 +109,7 @@ def test_against_a_training(tmp_path):
 
 
 KEPT_PIECES = """
-from distil.machine import give_memory_back
+from distil.workspace.environment import give_memory_back
 
 def mib():
     return int(open("/proc/self/statm").read().split()[1]) * 4096 / 2**20

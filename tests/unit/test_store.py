@@ -21,7 +21,7 @@ PROMPTS = [[{"role": "user", "content": f"question {i}"}] for i in range(600)]
 REPLY = Reply("ja, 好", "why", "stop", 3, 4)
 JOB = """
 import sys
-from distil.chat import Chat
+from distil.llm.client import Chat
 prompts = [[{"role": "user", "content": f"question {i}"}] for i in range(int(sys.argv[3]))]
 Chat("m", sys.argv[1], store=__import__("pathlib").Path(sys.argv[2]), concurrency=8).map(prompts, max_tokens=5)
 """

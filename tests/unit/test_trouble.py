@@ -61,8 +61,8 @@ TRAIN = """
 import resource, sys
 from pathlib import Path
 from transformers import TrainerCallback
-from distil import finetune
-from distil.stage import StageError
+from distil.train import sft
+from distil.workspace.stage import StageError
 tiny, out, rate, limit = sys.argv[1:]
 said = [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "2 " * 20}]
 ROWS = [{"messages": said, "output": "2 " * 20, "problem_id": "p"}] * 8
@@ -77,7 +77,7 @@ class Say(TrainerCallback):
         print("begins at", state.global_step)
 
 try:
-    finetune.sft(ROWS, [], tiny, Path(out), train_tokens=4000, learning_rate=float(rate), max_length=256,
+    sft.sft(ROWS, [], tiny, Path(out), train_tokens=4000, learning_rate=float(rate), max_length=256,
                  method="full", seed=0, rows_a_step=4, callbacks=[Fill(), Say()])
 except StageError as error:
     print("StageError:", error)
