@@ -12,6 +12,7 @@ from distil.llm.prompts import messages
 from distil.verify.check import boxed_answers, is_correct, verifiable
 from distil.verify.code import FENCE, extract_code, side_by_side
 from distil.verify.equations import false_equation
+from distil.workspace.rows import Chain
 
 STYLES = ("fast", "slow")
 MAY_ERR = ("slow", "corrupt")  # a slow chain may err, notice and turn back; a corrupted one is meant to
@@ -73,16 +74,17 @@ def make_chain(chain_id: str, problem: dict, style: str, reply: Reply, teacher: 
     """
     split = split_program if problem["verifier"] == "code" else split_chain
     thought, solution = split(reply.text, reply.reasoning, cut=reply.finish_reason == "length")
-    row = {
-        "id": chain_id,
-        "problem_id": problem["id"],
-        "style": style,
-        "thought": thought,
-        "solution": solution,
-        "teacher": teacher,
-        "n_tokens": reply.completion_tokens,
-        "finish_reason": reply.finish_reason,
-    } | more
+    row = Chain(
+        id=chain_id,
+        problem_id=problem["id"],
+        style=style,
+        thought=thought,
+        solution=solution,
+        teacher=teacher,
+        n_tokens=reply.completion_tokens,
+        finish_reason=reply.finish_reason,
+        **more,
+    )
     if not verifiable(problem):
         why = f"verifier {problem['verifier']!r} cannot run here"
         return row | {"correct": None, "verified": False, "why": why, "text": reply.text}  # steps lose indentation

@@ -12,6 +12,7 @@ from distil.chains.judge_replies import parse_rating, parse_verdict
 from distil.chains.rewrite import rewrite
 from distil.llm.client import Chat
 from distil.llm.prompts import messages, prompt_of
+from distil.workspace.rows import AlignedChain, TrainingRow
 
 IMPROVE = {"easy": "expand", "hard": "simplify"}
 
@@ -95,7 +96,7 @@ def align(
     `rounds used up (<verdict>)`, or `<expand|simplify>: <what was wrong with it>`.
     """
     rows = {
-        c["id"]: {"id": c["id"], "problem_id": c["problem_id"], "kept": False, "reason": None, "chain": c, "trail": []}
+        c["id"]: AlignedChain(id=c["id"], problem_id=c["problem_id"], kept=False, reason=None, chain=c, trail=[])
         for c in chains
     }
     pending = list(rows.values())
@@ -154,14 +155,14 @@ def training_row(chain: dict, problem: dict) -> dict:
     """A row of `train/*.jsonl`: the user's instruction/output form, and the same as chat messages."""
     prompt = prompt_of(problem)
     output = chain_text(chain)
-    return {
-        "instruction": prompt[-1]["content"],
-        "output": output,
-        "messages": [*prompt, {"role": "assistant", "content": output}],
-        "problem_id": problem["id"],
-        "chain_id": chain["id"],
-        "task": problem["task"],
-    }
+    return TrainingRow(
+        instruction=prompt[-1]["content"],
+        output=output,
+        messages=[*prompt, {"role": "assistant", "content": output}],
+        problem_id=problem["id"],
+        chain_id=chain["id"],
+        task=problem["task"],
+    )
 
 
 def select_fast(kept: Sequence[dict]) -> list[dict]:

@@ -11,6 +11,7 @@ from distil.llm.prompts import prompt_of
 from distil.verify.check import extract_answer, is_correct
 from distil.verify.code import check_text, extract_code, side_by_side
 from distil.workspace.environment import give_memory_back, quiet
+from distil.workspace.rows import Completion
 from distil.workspace.stage import append_jsonl, digest, read_jsonl, write_jsonl
 
 
@@ -48,7 +49,7 @@ def answer(
         for sample in range(samples):
             drawn = [temperature, seed, sample] if temperature else []
             of[problem["id"], sample] = digest(weights, problem["question"], max_new_tokens, way, *drawn)
-    found = read_jsonl(path) if path.exists() else []
+    found = read_jsonl(path, Completion) if path.exists() else []
     done = {key: row for row in found if (key := key_of(row)) not in of or row.get("of") == of[key]}
     batches = [
         [(problem, sample) for problem in ordered[i : i + batch_size]]
@@ -80,14 +81,14 @@ def answer(
             pairs = [next(waiting) for _ in replies]
             read = judged([reply["text"] for reply in replies], [problem for problem, _ in pairs])
             rows = [
-                {
-                    "id": problem["id"],
-                    "of": of[problem["id"], sample],
+                Completion(
+                    id=problem["id"],
+                    of=of[problem["id"], sample],
                     **reply,
-                    "correct": correct,
-                    "answer": given,
-                    "sample": sample,
-                }
+                    correct=correct,
+                    answer=given,
+                    sample=sample,
+                )
                 for reply, (problem, sample), (given, correct) in zip(replies, pairs, read, strict=True)
             ]
             append_jsonl(path, rows)

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 from distil.problems.errors import ProblemError
+from distil.workspace.rows import Problem
 
 FIELDS = ("id", "domain", "task", "question", "answer", "verifier", "source", "split")
 
@@ -203,7 +204,7 @@ def absolute(name: str) -> Path:
     return Path(name) if Path(name).is_absolute() else root() / name
 
 
-def gather(source: str, n_train: int, n_test: int, seed: int) -> tuple[list[dict], list[dict]]:
+def gather(source: str, n_train: int, n_test: int, seed: int) -> tuple[list[Problem], list[dict]]:
     """(problems, removed) of a run, cleaned: no question twice, no test question among those to learn.
 
     `source` is a suite, a `.jsonl` path, or `hub:NAME` (see hub_problems), each with options after a question mark:
@@ -229,9 +230,9 @@ def gather(source: str, n_train: int, n_test: int, seed: int) -> tuple[list[dict
     kept, collided = clean(rows, others)
     if any(row["split"] == "train" for row in rows) and not any(row["split"] == "train" for row in kept):
         raise ProblemError(f"problems={source}: every problem for training is in a test set too: take others")
-    return kept, removed + collided
+    return [Problem.from_dict(row) for row in kept], removed + collided
 
 
-def load(source: str, n_train: int, n_test: int, seed: int) -> list[dict]:
+def load(source: str, n_train: int, n_test: int, seed: int) -> list[Problem]:
     """The problems of `gather`, without what was removed. Raises ProblemError."""
     return gather(source, n_train, n_test, seed)[0]

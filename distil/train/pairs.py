@@ -12,6 +12,7 @@ from distil.llm.prompts import prompt_of
 from distil.models.student import load_tokenizer
 from distil.train.common import prepare_backend
 from distil.verify.check import answered_once, is_correct, verifiable
+from distil.workspace.rows import Pair
 from distil.workspace.stage import StageError
 
 GAPS = {
@@ -82,14 +83,15 @@ def build_pairs(
                              "and 03 of more problems")  # fmt: skip
         random.Random(f"{seed}{gap}").shuffle(found[gap])
     rows = [
-        {
-            "prompt": prompt_of(problems[name]),
-            "chosen": chosen,
-            "rejected": rejected,
-            "gap": gap,
-            "beta": betas[gap],
-            "problem_id": name,
-        }
+        Pair(
+            prompt=prompt_of(problems[name]),
+            chosen=chosen,
+            rejected=rejected,
+            gap=gap,
+            beta=betas[gap],
+            problem_id=name,
+            split="train",
+        )
         for place in range(max(len(found[gap]) for gap in betas))
         for gap in betas
         for name, chosen, rejected in found[gap][place : place + 1]

@@ -10,9 +10,12 @@ import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from distil.workspace.environment import environment, peak_ram_gb, peak_vram_gb, root
+from distil.workspace.rows import Row, as_plain
 
+T = TypeVar("T")
 STAGES = (
     "01_collect",
     "02_rewrite",
@@ -42,7 +45,7 @@ def run_folder(run: str) -> Path:
 
 def digest(*parts: object) -> str:
     """A short digest of what a result depends on: anything that JSON can say."""
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(parts, default=as_plain).encode()).hexdigest()[:16]
 
 
 def sha256(path: Path) -> str:
@@ -59,15 +62,19 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def read_jsonl(path: Path) -> list[dict]:
-    """Rows of a JSON Lines file. A torn last line (a killed writer's) is dropped; any other bad line raises."""
+def read_jsonl(path: Path, row_type: type[T] = dict) -> list[T]:
+    """Rows of a JSON Lines file, dictionaries or objects of `row_type`.
+
+    A torn last line (a killed writer's) is dropped; any other bad line raises StageError.
+    """
     rows = []
     lines = Path(path).read_text(encoding="utf-8").split("\n")
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
+            rows.append(row_type.from_dict(row) if issubclass(row_type, Row) else row)
         except json.JSONDecodeError as error:
             if number == len(lines):  # no newline after it: the write was cut off
                 break
@@ -75,9 +82,9 @@ def read_jsonl(path: Path) -> list[dict]:
     return rows
 
 
-def write_jsonl(path: Path, rows: Iterable[dict]) -> None:
+def write_jsonl(path: Path, rows: Iterable[dict | Row]) -> None:
     """Write rows whole or not at all."""
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_text(path, "".join(json.dumps(as_plain(row), ensure_ascii=False) + "\n" for row in rows))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -97,10 +104,10 @@ def read_csv(path: Path) -> list[dict]:
         return [{k: float(v) if v else None for k, v in row.items()} for row in csv.DictReader(handle)]
 
 
-def append_jsonl(path: Path, rows: Iterable[dict]) -> None:
+def append_jsonl(path: Path, rows: Iterable[dict | Row]) -> None:
     """Append rows in one write, after mending a torn last line."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    text = "".join(json.dumps(as_plain(row), ensure_ascii=False) + "\n" for row in rows)
     with open(path, "ab+") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         size = handle.seek(0, os.SEEK_END)
@@ -185,9 +192,9 @@ class Stage:
         self.inputs[name] = sha256(path)
         return path
 
-    def read(self, name: str) -> list[dict]:
-        """Rows of another stage's JSON Lines file, `<stage>/<file>`."""
-        return read_jsonl(self.input(name))
+    def read(self, name: str, row_type: type[T] = dict) -> list[T]:
+        """Rows of another stage's JSON Lines file, `<stage>/<file>`: dictionaries, or objects of `row_type`."""
+        return read_jsonl(self.input(name), row_type)
 
     def path(self, name: str) -> Path:
         """Path of a file or folder of this stage, noted as an output."""
@@ -201,7 +208,7 @@ class Stage:
         """Path without suffix for a picture of this stage; its PNG, SVG and CSV are noted as outputs."""
         return [self.path(f"{name}{suffix}") for suffix in (".png", ".svg", ".csv")][0].with_suffix("")
 
-    def write(self, name: str, rows: Iterable[dict]) -> None:
+    def write(self, name: str, rows: Iterable[dict | Row]) -> None:
         """Write a JSON Lines file of this stage atomically."""
         write_jsonl(self.path(name), rows)
 
