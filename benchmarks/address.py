@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from distil.workspace.environment import root
-from distil.workspace.stage import write_text
+from distil.workspace.files import write_text
 
 REPOSITORY = "OWNER/REPOSITORY"
 

@@ -30,7 +30,8 @@ from distil.models.student import load as load_student
 from distil.models.weights import resolve
 from distil.train import sft
 from distil.workspace.environment import commit, environment
-from distil.workspace.stage import append_jsonl, digest, read_jsonl, run_folder, write_jsonl, write_text
+from distil.workspace.files import digest, read_jsonl, write_jsonl, write_text
+from distil.workspace.stage import append_jsonl, run_folder
 
 SFT = {"train_tokens": 60_000, "learning_rate": 2e-4, "max_length": 512, "method": "lora"}
 SAMPLES, MAX_ROUNDS = 4, 1

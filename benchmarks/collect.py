@@ -27,7 +27,7 @@ from peer import prompts as peer_prompts
 from distil.llm.client import Chat
 from distil.models.weights import cache_folder
 from distil.workspace.environment import environment
-from distil.workspace.stage import write_text
+from distil.workspace.files import write_text
 
 HERE = Path(__file__).parent
 REQUESTS, LATENCY, SEQUENTIAL, REPEATS = 1000, 0.2, 50, 3

@@ -10,7 +10,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from distil.workspace.stage import STAGES, run_folder, write_text
+from distil.workspace.files import write_text
+from distil.workspace.stage import STAGES, run_folder
 
 
 def main(profile: str, run: str) -> None:

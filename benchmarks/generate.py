@@ -23,7 +23,7 @@ from distil.models.student import encode_prompt, load, load_tokenizer, sampling
 from distil.models.weights import resolve
 from distil.problems.sources import generate
 from distil.workspace.environment import environment
-from distil.workspace.stage import write_text
+from distil.workspace.files import write_text
 
 PLAIN_BATCH, PLAIN_BATCHES = 16, 4  # a few batches tell the rate of the slowest way
 WARM_UP = 4

@@ -27,7 +27,7 @@ from distil.problems.humaneval import BEGUN, MAX_TOKENS, load, messages
 from distil.sandbox.confine import mechanism
 from distil.verify.code import check_all
 from distil.workspace.environment import environment
-from distil.workspace.stage import write_jsonl, write_text
+from distil.workspace.files import write_jsonl, write_text
 from distil.workspace.statistics import interval
 
 RESULTS = Path(__file__).parent / "results" / "harness.json"

@@ -10,7 +10,8 @@ from distil.evaluate import metrics
 from distil.models.student import load as load_student
 from distil.models.student import load_tokenizer
 from distil.problems.sources import load
-from distil.workspace.stage import read_jsonl, run_folder, sha256, write_text
+from distil.workspace.files import read_jsonl, sha256, write_text
+from distil.workspace.stage import run_folder
 
 N_TEST = 600
 ANSWERS = {"max_new_tokens": 160, "batch_size": 300}

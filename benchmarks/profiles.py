@@ -11,8 +11,9 @@ from pathlib import Path
 
 from distil.train import memory
 from distil.workspace.environment import environment
+from distil.workspace.errors import StageError
+from distil.workspace.files import write_text
 from distil.workspace.profiles import PROFILES
-from distil.workspace.stage import StageError, write_text
 
 ROWS = 16  # a step on a GPU
 CARDS = {  # GiB of the cards that the profiles are meant for, and how many share the weights

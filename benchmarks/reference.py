@@ -23,7 +23,9 @@ from distil.llm.cache import USAGE
 from distil.pipeline import driver
 from distil.publish import facts, leaks
 from distil.workspace.environment import root
-from distil.workspace.stage import KEPT, RESPONSES, STAGES, StageError, run_folder, write_jsonl, write_text
+from distil.workspace.errors import StageError
+from distil.workspace.files import write_jsonl, write_text
+from distil.workspace.stage import KEPT, RESPONSES, STAGES, run_folder
 
 MOST = 15_000_000  # bytes of all files together
 SAMPLED = "held-out"  # 07's folder of several answers to the held-out problems; one greedy answer lies at its top

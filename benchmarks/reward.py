@@ -16,7 +16,8 @@ from pathlib import Path
 from distil.chains import collect, judge
 from distil.train import reward_model
 from distil.workspace.environment import environment
-from distil.workspace.stage import read_jsonl, run_folder, write_text
+from distil.workspace.files import read_jsonl, write_text
+from distil.workspace.stage import run_folder
 
 SPLITS = 5
 

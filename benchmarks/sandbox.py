@@ -19,7 +19,7 @@ from distil.problems.humaneval import BEGUN, load
 from distil.sandbox.confine import works
 from distil.verify.code import check_all
 from distil.workspace.environment import environment
-from distil.workspace.stage import write_text
+from distil.workspace.files import write_text
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent / "tests"))

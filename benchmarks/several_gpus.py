@@ -21,7 +21,8 @@ from importlib import util
 from pathlib import Path
 
 from distil.workspace.environment import environment
-from distil.workspace.stage import run_folder, write_text
+from distil.workspace.files import write_text
+from distil.workspace.stage import run_folder
 
 FSDP = ["--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP",
         "--fsdp_state_dict_type", "FULL_STATE_DICT"]  # fmt: skip

@@ -22,7 +22,9 @@ from sft_variants import CHECK_ROWS, CHECKS, LEARNING_RATE, PROFILED, VARIANTS, 
 
 from distil.train import common
 from distil.workspace.environment import environment
-from distil.workspace.stage import StageError, append_jsonl, read_jsonl, run_folder, write_text
+from distil.workspace.errors import StageError
+from distil.workspace.files import read_jsonl, write_text
+from distil.workspace.stage import append_jsonl, run_folder
 
 TOKENS = 100_000
 RESULTS = Path(__file__).parent / "results"

@@ -14,7 +14,7 @@ from distil.train import common, sft
 from distil.train.log import each_batch, real_tokens
 from distil.train.memory import plan
 from distil.workspace.environment import choose_dtype, quiet
-from distil.workspace.stage import StageError
+from distil.workspace.errors import StageError
 
 LEARNING_RATE, MAX_LENGTH, SEED = 2e-4, 512, 0
 WARM_UP = 5  # the first steps compile, choose kernels and fill the allocator: they are trained but not timed

@@ -87,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
 
 def verify_reference(folder: str | None) -> int:
     """Work the kept run out anew with the repository's own benchmarks. Raises StageError outside a clone."""
-    from distil.workspace.stage import StageError
+    from distil.workspace.errors import StageError
 
     clone = Path(__file__).parents[1]
     if not (clone / "benchmarks" / "reference_run").is_dir():
@@ -111,8 +111,8 @@ def main(argv: list[str] | None = None) -> int:
     from distil.pipeline import doctor, driver, easydistill, record
     from distil.problems.errors import ProblemError
     from distil.publish import upload
+    from distil.workspace.errors import StageError
     from distil.workspace.parameters import ParameterError
-    from distil.workspace.stage import StageError
 
     try:
         if args.command == "run":

@@ -11,7 +11,8 @@ from distil.llm.prompts import student_messages
 from distil.models.weights import TINY, resolve
 from distil.publish import facts
 from distil.train.reward_model import HEADS
-from distil.workspace.stage import Stage, write_jsonl, write_text
+from distil.workspace.files import write_jsonl, write_text
+from distil.workspace.stage import Stage
 
 TEACHER = {"teacher": "qwen2.5-coder-1.5b-instruct", "endpoint": "recorded:qwen2.5-coder-1.5b"}
 STUDENTS = "base,fast,reinforced"

@@ -16,7 +16,8 @@ from distil.evaluate import recheck
 from distil.evaluate.metrics import shares, speed
 from distil.models.published import TEACHER
 from distil.publish.facts import table
-from distil.workspace.stage import STAGES, StageError
+from distil.workspace.errors import StageError
+from distil.workspace.stage import STAGES
 from distil.workspace.statistics import difference
 
 AGAINST = ("base", "slow", "fast", TEACHER)  # whom the other students are set against

@@ -8,7 +8,9 @@ from pathlib import Path
 from benchmarks.reference_run import claim
 from distil.evaluate import recheck
 from distil.workspace.environment import root
-from distil.workspace.stage import KEPT, StageError, sha256
+from distil.workspace.errors import StageError
+from distil.workspace.files import sha256
+from distil.workspace.stage import KEPT
 
 FILES = "files.json"
 

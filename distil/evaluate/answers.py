@@ -11,8 +11,9 @@ from distil.llm.prompts import prompt_of
 from distil.verify.check import extract_answer, is_correct
 from distil.verify.code import check_text, extract_code, side_by_side
 from distil.workspace.environment import give_memory_back, quiet
+from distil.workspace.files import digest, read_jsonl, write_jsonl
 from distil.workspace.rows import Completion
-from distil.workspace.stage import append_jsonl, digest, read_jsonl, write_jsonl
+from distil.workspace.stage import append_jsonl
 
 
 def answer(

@@ -14,7 +14,8 @@ from pathlib import Path
 from distil.llm.client import Chat, check_endpoint
 from distil.llm.limits import Limits
 from distil.models.vllm_server import AT_ONCE, VLLM
-from distil.workspace.stage import StageError, digest
+from distil.workspace.errors import StageError
+from distil.workspace.files import digest
 
 HERE = ("transformers", "paged")
 BATCH = 75  # answers at once, where nothing is said

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from distil.evaluate import engines
 from distil.llm.prompts import messages
-from distil.workspace.stage import append_jsonl, digest, read_jsonl, write_text
+from distil.workspace.files import digest, read_jsonl, write_text
+from distil.workspace.stage import append_jsonl
 
 PAGES = ("landing", "snake")
 TOKENS = 2048  # a page takes about so many: a student that may write less is not asked

@@ -10,7 +10,7 @@ from distil.evaluate.answers import answer
 from distil.llm.prompts import prompt_of
 from distil.models.student import TOP_P
 from distil.verify.check import clean, extract_boxed
-from distil.workspace.stage import write_text
+from distil.workspace.files import write_text
 from distil.workspace.statistics import difference, interval, majority_at_k, pass_at_k
 
 __all__ = ["answer", "difference", "interval", "markdown", "pass_at_k", "speed", "summarise", "write_results"]

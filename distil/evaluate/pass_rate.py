@@ -12,7 +12,7 @@ from distil.llm.prompts import prompt_of
 from distil.problems.errors import ProblemError
 from distil.problems.sources import read_rows
 from distil.verify.check import verifiable
-from distil.workspace.stage import write_jsonl
+from distil.workspace.files import write_jsonl
 
 
 def pass_rates(problems: Sequence[dict], answer: Callable[[dict], str | None], samples: int) -> dict[str, float | None]:

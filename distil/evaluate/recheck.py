@@ -15,7 +15,9 @@ from distil.evaluate.answers import judged, key_of
 from distil.evaluate.suites import measured
 from distil.workspace import plots
 from distil.workspace.environment import quiet
-from distil.workspace.stage import StageError, read_jsonl, run_folder, write_jsonl
+from distil.workspace.errors import StageError
+from distil.workspace.files import read_jsonl, write_jsonl
+from distil.workspace.stage import run_folder
 
 FIGURES = ("accuracy_tokens", "tokens", "difficulty", "pass_at_k")
 

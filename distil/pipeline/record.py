@@ -12,7 +12,9 @@ from pathlib import Path
 from distil.llm.cache import Store
 from distil.pipeline import driver
 from distil.publish.facts import public
-from distil.workspace.stage import RESPONSES, StageError, run_folder, write_text
+from distil.workspace.errors import StageError
+from distil.workspace.files import write_text
+from distil.workspace.stage import RESPONSES, run_folder
 
 LIMIT_MB = 8
 

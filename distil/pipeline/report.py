@@ -8,7 +8,9 @@ from pathlib import Path
 
 from distil.evaluate.suites import measured
 from distil.workspace.environment import root
-from distil.workspace.stage import STAGES, StageError, run_folder, write_text
+from distil.workspace.errors import StageError
+from distil.workspace.files import write_text
+from distil.workspace.stage import STAGES, run_folder
 
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.4rem .8rem;border-bottom:1px solid #ddd}

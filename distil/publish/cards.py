@@ -9,7 +9,7 @@ from distil.evaluate.metrics import markdown
 from distil.llm.prompts import student_messages
 from distil.publish.facts import LEVEL, command, unbacked
 from distil.publish.licences import licence, terms
-from distil.workspace.stage import StageError
+from distil.workspace.errors import StageError
 from distil.workspace.students import PLACES, home
 
 TAGS = ["distil", "distillation", "reasoning", "chain-of-thought"]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from distil.workspace.stage import StageError
+from distil.workspace.errors import StageError
 
 NEW = {".gitattributes"}  # what the Hub itself puts into a new repository
 AGAIN = "give the same command again: what has arrived is not sent again"

@@ -13,7 +13,9 @@ from pathlib import Path
 from distil.models.student import base_of
 from distil.models.weights import resolve
 from distil.publish import leaks
-from distil.workspace.stage import StageError, run_folder, sha256, write_text
+from distil.workspace.errors import StageError
+from distil.workspace.files import sha256, write_text
+from distil.workspace.stage import run_folder
 
 WEIGHTS = (
     *("*.safetensors", "*.safetensors.index.json", "adapter_config.json", "config.json", "generation_config.json"),

@@ -16,7 +16,9 @@ from distil.publish.cards import Names, benchmark_file, model_card
 from distil.publish.data_cards import data_card, reward_card
 from distil.publish.facts import SETS, read, table, unchanged
 from distil.publish.layout import Upload, lay_out, merge
-from distil.workspace.stage import StageError, run_folder, write_text
+from distil.workspace.errors import StageError
+from distil.workspace.files import write_text
+from distil.workspace.stage import run_folder
 from distil.workspace.students import home
 
 EXTRAS = ("merged", "reward", "data")

@@ -14,7 +14,8 @@ from distil.models.weights import resolve
 from distil.train.errors import explained, last_checkpoint
 from distil.train.log import watch, write_log
 from distil.workspace.environment import choose_dtype, give_memory_back, quiet
-from distil.workspace.stage import StageError, write_text
+from distil.workspace.errors import StageError
+from distil.workspace.files import write_text
 
 LORA = {"r": 32, "lora_alpha": 64, "lora_dropout": 0.0}
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from distil.workspace.stage import StageError
+from distil.workspace.errors import StageError
 
 NO_MEMORY = ("out of memory", "can't allocate memory")  # the first words are CUDA's, the second the CPU allocator's
 # the system's words, as safetensors repeats them; and torch's own, which say nothing of a disk

@@ -12,7 +12,8 @@ from distil.models.student import base_of, load, load_tokenizer
 from distil.models.weights import resolve
 from distil.train import common, memory, sft
 from distil.train.common import load_student_for_training
-from distil.workspace.stage import StageError, digest, sha256, write_text
+from distil.workspace.errors import StageError
+from distil.workspace.files import digest, sha256, write_text
 
 # Bytes a token's score of a word, counted in TRL's trainer: both models' logits (4 and 2), the same divided by the
 # temperature, their logarithms (4 and 4), the loss and what it is made of (16). Not yet held against a measured peak.

@@ -20,8 +20,9 @@ from distil.train.reward_model import RewardModel
 from distil.train.rewards import TERMS, check_spread, length_trend, reward_terms
 from distil.verify.check import verifiable
 from distil.workspace.environment import quiet
+from distil.workspace.errors import StageError
+from distil.workspace.files import digest, read_csv, sha256, write_text
 from distil.workspace.rows import as_plain
-from distil.workspace.stage import StageError, digest, read_csv, sha256, write_text
 
 # completions that go through the model together when it learns, at most; more take turns. A laptop has 8 GiB
 AT_ONCE = {"cuda": 32, "cpu": 4}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from distil.models.student import base_of
 from distil.models.weights import resolve
 from distil.train.common import LORA, TARGETS, backend, processes, sharded
-from distil.workspace.stage import StageError
+from distil.workspace.errors import StageError
 
 GIB = 2**30
 ADAM = 4 + 8  # bytes a trained weight: its gradient, and Adam's two moments, in float32

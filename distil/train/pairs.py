@@ -12,8 +12,8 @@ from distil.llm.prompts import prompt_of
 from distil.models.student import load_tokenizer
 from distil.train.common import prepare_backend
 from distil.verify.check import answered_once, is_correct, verifiable
+from distil.workspace.errors import StageError
 from distil.workspace.rows import Pair
-from distil.workspace.stage import StageError
 
 GAPS = {
     "small": "03 improved no chain of this run",

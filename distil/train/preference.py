@@ -15,7 +15,8 @@ from distil.train.common import (
     trainer_arguments,
 )
 from distil.train.pairs import check_pairs
-from distil.workspace.stage import StageError, digest, sha256, write_text
+from distil.workspace.errors import StageError
+from distil.workspace.files import digest, sha256, write_text
 
 # what may be minimised, in TRL's names: DPO and CogPO, the same by the token, the same with the SFT loss added
 LOSSES = {"sigmoid": ["sigmoid"], "sigmoid_norm": ["sigmoid_norm"], "sigmoid+sft": ["sigmoid", "sft"]}

@@ -10,7 +10,7 @@ from distil.llm.prompts import student_messages
 from distil.models.student import load_tokenizer
 from distil.models.weights import resolve
 from distil.workspace.environment import quiet
-from distil.workspace.stage import StageError
+from distil.workspace.errors import StageError
 
 HEADS = {"rv": 9, "cd": 9, "correct": 1}  # what each head predicts, and its largest grade
 PENALTIES = tuple(10.0**k for k in range(-3, 5))  # of the ridge regression; the best by leave-one-out is taken

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from distil.chains.collect import split_steps
 from distil.verify.check import answered_once, is_correct
-from distil.workspace.stage import StageError
+from distil.workspace.errors import StageError
 
 TERMS = ("correct", "rv", "cd", "format", "short")
 REWARDS = {  # what may stand for a list of weights: the whole reward, and what it is worth without a part of it

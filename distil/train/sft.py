@@ -23,7 +23,9 @@ from distil.train.common import (
     trainer_arguments,
 )
 from distil.train.memory import plan
-from distil.workspace.stage import StageError, digest, needed, read_jsonl, run_folder, write_text
+from distil.workspace.errors import StageError
+from distil.workspace.files import digest, read_jsonl, write_text
+from distil.workspace.stage import needed, run_folder
 
 
 def batch_size() -> int:

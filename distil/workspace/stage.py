@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import fcntl
-import hashlib
 import json
 import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeVar
 
 from distil.workspace.environment import environment, peak_ram_gb, peak_vram_gb, root
+from distil.workspace.errors import StageError
+from distil.workspace.files import T, read_jsonl, sha256, write_jsonl, write_text
 from distil.workspace.rows import Row, as_plain
 
-T = TypeVar("T")
 STAGES = (
     "01_collect",
     "02_rewrite",
@@ -30,10 +28,6 @@ RESPONSES = "responses.jsonl"  # of a run: every answer of a live endpoint
 LOCK_WAIT_SECONDS = 15  # the kernel of a killed run notices within seconds that its parent is gone
 
 
-class StageError(RuntimeError):
-    """A stage cannot start or go on; the message says what to do."""
-
-
 def run_folder(run: str) -> Path:
     """The folder of a run. Raises StageError for a name that is not one plain folder name, or is taken."""
     if not run or run in {".", ".."} or not all(c.isalnum() or c in "._-" for c in run):
@@ -41,67 +35,6 @@ def run_folder(run: str) -> Path:
     if run == KEPT:
         raise StageError(f"run name {run!r}: that folder is the repository's own result; choose another name")
     return root() / "artifacts" / run
-
-
-def digest(*parts: object) -> str:
-    """A short digest of what a result depends on: anything that JSON can say."""
-    return hashlib.sha256(json.dumps(parts, default=as_plain).encode()).hexdigest()[:16]
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file, or of every file of a folder (names and contents, caches and checkpoints left out)."""
-    digest = hashlib.sha256()
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    for file in files:
-        if "checkpoints" in file.parts:
-            continue
-        if path.is_dir():
-            digest.update(str(file.relative_to(path)).encode())
-        with open(file, "rb") as handle:
-            digest.update(hashlib.file_digest(handle, "sha256").digest())
-    return digest.hexdigest()
-
-
-def read_jsonl(path: Path, row_type: type[T] = dict) -> list[T]:
-    """Rows of a JSON Lines file, dictionaries or objects of `row_type`.
-
-    A torn last line (a killed writer's) is dropped; any other bad line raises StageError.
-    """
-    rows = []
-    lines = Path(path).read_text(encoding="utf-8").split("\n")
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            rows.append(row_type.from_dict(row) if issubclass(row_type, Row) else row)
-        except json.JSONDecodeError as error:
-            if number == len(lines):  # no newline after it: the write was cut off
-                break
-            raise StageError(f"{path}, line {number}: not JSON ({error.msg}); repair or delete the line") from None
-    return rows
-
-
-def write_jsonl(path: Path, rows: Iterable[dict | Row]) -> None:
-    """Write rows whole or not at all."""
-    write_text(path, "".join(json.dumps(as_plain(row), ensure_ascii=False) + "\n" for row in rows))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(temporary, path)
-
-
-def read_csv(path: Path) -> list[dict]:
-    """Rows of a CSV file of numbers; an empty field is None."""
-    with open(path, newline="", encoding="utf-8") as handle:
-        return [{k: float(v) if v else None for k, v in row.items()} for row in csv.DictReader(handle)]
 
 
 def append_jsonl(path: Path, rows: Iterable[dict | Row]) -> None:

@@ -12,9 +12,10 @@ from distil.cli import main
 from distil.evaluate import engines, suites
 from distil.llm import client
 from distil.publish import facts
+from distil.workspace.files import write_text
 from distil.workspace.parameters import effective
 from distil.workspace.profiles import DISK_GB, PROFILES
-from distil.workspace.stage import RESPONSES, Lock, run_folder, write_text
+from distil.workspace.stage import RESPONSES, Lock, run_folder
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

@@ -10,7 +10,8 @@ from distil.chains.collect import chain_text
 from distil.cli import main
 from distil.problems.sources import generate
 from distil.sandbox import confine
-from distil.workspace.stage import read_jsonl, run_folder
+from distil.workspace.files import read_jsonl
+from distil.workspace.stage import run_folder
 
 N_TRAIN, N_TEST = 48, 12
 SETTINGS = {"problems": "reference", "n_train": N_TRAIN, "n_test": N_TEST, "teacher": "t", "student": "tiny-random"}

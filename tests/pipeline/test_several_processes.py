@@ -11,7 +11,7 @@ from conftest import ROOT
 
 from distil.chains.judge import training_row
 from distil.models.student import load
-from distil.workspace.stage import write_jsonl
+from distil.workspace.files import write_jsonl
 
 SETTINGS = ["t", "fast", "--student", "tiny-random", "--train-tokens", "4000", "--learning-rate",
             "1e-2", "--max-length", "256", "--method"]  # fmt: skip

@@ -17,7 +17,8 @@ from conftest import ROOT
 from hub_server import TOKEN, serve_hub
 from loopback import Cut
 
-from distil.workspace.stage import STAGES, read_jsonl
+from distil.workspace.files import read_jsonl
+from distil.workspace.stage import STAGES
 
 COMMAND = [sys.executable, "-m", "distil", "run", "--profile", "smoke", "--run", "t"]
 

@@ -6,7 +6,7 @@ import re
 
 from conftest import ROOT
 
-from distil.workspace.stage import read_csv, read_jsonl
+from distil.workspace.files import read_csv, read_jsonl
 
 README = (ROOT / "README.md").read_text()
 RESULTS = ROOT / "benchmarks" / "results"

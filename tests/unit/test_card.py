@@ -13,7 +13,8 @@ from conftest import ROOT
 from huggingface_hub import DatasetCard, ModelCard, parse_eval_result_entries
 
 from distil.publish import cards, facts, upload
-from distil.workspace.stage import StageError, write_text
+from distil.workspace.errors import StageError
+from distil.workspace.files import write_text
 
 
 @pytest.fixture

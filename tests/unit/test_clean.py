@@ -4,9 +4,9 @@ import hashlib
 import json
 
 import pytest
-from distil.problems.errors import ProblemError
 
 from distil.problems.dedup import clean, decontaminate, remove_duplicates
+from distil.problems.errors import ProblemError
 from distil.problems.sources import gather, generate, load
 
 STORY = (

@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from distil.problems.errors import ProblemError
 from loopback import serve
 
 from distil.cli import main
 from distil.evaluate.pass_rate import by_pass_rate, pass_rates
-from distil.workspace.stage import read_jsonl
+from distil.problems.errors import ProblemError
+from distil.workspace.files import read_jsonl
 
 PROBLEMS = [
     {"id": name, "question": f"{name}?", "answer": "9", "verifier": "exact"}

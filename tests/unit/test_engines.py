@@ -12,7 +12,8 @@ from distil.llm.cache import ChatError
 from distil.llm.prompts import student_messages
 from distil.models.student import load, load_tokenizer
 from distil.models.weights import tiny_random
-from distil.workspace.stage import StageError, digest, read_jsonl
+from distil.workspace.errors import StageError
+from distil.workspace.files import digest, read_jsonl
 
 PROBLEMS = [
     {

@@ -22,7 +22,9 @@ from distil.cli import main
 from distil.models.student import encode_prompt, load_tokenizer
 from distil.publish import leaks, upload
 from distil.publish.layout import lay_out
-from distil.workspace.stage import Stage, StageError, run_folder, sha256
+from distil.workspace.errors import StageError
+from distil.workspace.files import sha256
+from distil.workspace.stage import Stage, run_folder
 
 PUSH = ["push", "fast,data", "me/tiny", "--run", "r"]
 

@@ -11,7 +11,9 @@ from conftest import ROOT
 
 from benchmarks.reference_run import claim
 from distil.cli import main
-from distil.workspace.stage import STAGES, StageError, run_folder, sha256
+from distil.workspace.errors import StageError
+from distil.workspace.files import sha256
+from distil.workspace.stage import STAGES, run_folder
 
 STUDENTS = "base,slow,fast,reinforced"
 

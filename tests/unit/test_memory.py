@@ -11,7 +11,7 @@ from conftest import ROOT
 
 from distil.train import memory
 from distil.train.common import LORA
-from distil.workspace.stage import StageError
+from distil.workspace.errors import StageError
 
 CPU = memory.Machine("cpu", "trl")
 

@@ -13,7 +13,7 @@ from loopback import Server
 
 from distil.cli import main
 from distil.publish import upload
-from distil.workspace.stage import StageError
+from distil.workspace.errors import StageError
 
 TOKEN = "ms-" + "-".join(["0123abcd", "0123", "4567", "89ab", "0123456789ab"])
 

@@ -1,10 +1,10 @@
 import json
 
 import pytest
-from distil.problems.errors import ProblemError
 
 from distil.evaluate.pass_rate import pass_rates
 from distil.problems.dedup import clean
+from distil.problems.errors import ProblemError
 from distil.problems.sources import SUITES, generate, read_file, read_rows
 from distil.verify.check import is_correct
 

@@ -9,7 +9,8 @@ import torch
 
 from distil.models.weights import tiny_random
 from distil.train import grpo, reward_model, rewards
-from distil.workspace.stage import StageError, read_csv
+from distil.workspace.errors import StageError
+from distil.workspace.files import read_csv
 
 PROBLEM = {"id": "p", "question": "What is 4 + 5?", "answer": "9", "verifier": "exact", "task": "sum"}
 SHORT, LONG = "4 + 5 = 9\n\n\\boxed{9}", "Take 4.\n\nAdd 5.\n\nThat is 4 + 5.\n\n4 + 5 = 9\n\n\\boxed{9}"

@@ -21,7 +21,8 @@ from distil.llm.client import Chat
 from distil.models import serve
 from distil.models import vllm_server as vllm_module
 from distil.models.serve import Servers
-from distil.workspace.stage import StageError, run_folder
+from distil.workspace.errors import StageError
+from distil.workspace.stage import run_folder
 
 
 @pytest.fixture

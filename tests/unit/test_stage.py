@@ -6,7 +6,9 @@ import sys
 import pytest
 
 from distil.workspace import stage as stages
-from distil.workspace.stage import Stage, StageError, append_jsonl, read_jsonl, run_folder, write_jsonl
+from distil.workspace.errors import StageError
+from distil.workspace.files import read_jsonl, write_jsonl
+from distil.workspace.stage import Stage, append_jsonl, run_folder
 
 
 def test_rows_come_back(tmp_path):

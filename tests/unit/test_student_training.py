@@ -15,7 +15,8 @@ from distil.models.student import encode_prompt, generate, growing_cache, load, 
 from distil.models.weights import tiny_random
 from distil.train import common, log, pairs, preference, sft
 from distil.workspace.environment import choose_dtype
-from distil.workspace.stage import StageError, read_csv
+from distil.workspace.errors import StageError
+from distil.workspace.files import read_csv
 
 PROBLEM = {"id": "p", "question": "What is 4 + 5?", "answer": "9", "verifier": "exact", "task": "sum"}
 CHAIN = {"id": "c", "thought": "4 + 5 = 9", "solution": "\\boxed{9}"}

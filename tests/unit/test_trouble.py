@@ -13,7 +13,8 @@ from distil.models.weights import tiny_random
 from distil.train import sft
 from distil.train.errors import complete, explained, last_checkpoint
 from distil.train.memory import Plan
-from distil.workspace.stage import StageError, read_csv
+from distil.workspace.errors import StageError
+from distil.workspace.files import read_csv
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ import resource, sys
 from pathlib import Path
 from transformers import TrainerCallback
 from distil.train import sft
-from distil.workspace.stage import StageError
+from distil.workspace.errors import StageError
 tiny, out, rate, limit = sys.argv[1:]
 said = [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "2 " * 20}]
 ROWS = [{"messages": said, "output": "2 " * 20, "problem_id": "p"}] * 8

@@ -14,7 +14,7 @@ from distil.models import student
 from distil.models.student import encode_prompt, load_tokenizer
 from distil.models.weights import tiny_random
 from distil.train import common, gkd, sft
-from distil.workspace.stage import StageError
+from distil.workspace.errors import StageError
 
 
 def lesson(i: int) -> dict:
