@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 # Two processes share the cores. Threads that spin while they wait would take them from each other.
 WORKERS ?= 2
 THREADS := $(shell cores=$$(getconf _NPROCESSORS_ONLN); each=$$((cores / $(WORKERS))); echo $$((each > 0 ? each : 1)))
-PYTEST := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=$(THREADS) $(BIN)/pytest -n $(WORKERS) --dist loadgroup
+PYTEST := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=$(THREADS) $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: run check test install lint lab clean
 
@@ -16,7 +16,7 @@ run: install
 	$(BIN)/distil run --profile cpu
 
 check: lint
-	$(PYTEST) -m fast
+	$(PYTEST) -m "not gpu and not network and not browser and not slow" tests/static tests/unit
 
 test: lint
 	$(PYTEST) -m "not gpu and not network and not browser"

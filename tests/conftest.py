@@ -12,6 +12,17 @@ from distil.llm.limits import MEANT
 
 ROOT = Path(__file__).parents[1]
 os.environ["DISTIL_BATCH"] = "1"  # no progress bars
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch reads it when it loads: threads that wait do not spin
+LONGEST = "tests/pipeline/test_smoke.py"
+EXPENSIVE = {"attacked", "graded", "made", "measured", "tiny"}  # fixtures that load a student or run many programs
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """Mark what takes seconds; start the longest file first, so that no worker waits for it in the end."""
+    for item in items:
+        if EXPENSIVE & {*item.fixturenames} or item.nodeid.startswith("tests/pipeline"):
+            item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
 
 
 @pytest.fixture

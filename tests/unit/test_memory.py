@@ -98,6 +98,7 @@ print(sft.batch_size(), int(peak.split()[1]) / 2**20)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available() or sys.platform != "linux", reason="measures a CPU's memory")
 def test_against_a_training(tmp_path):
     """A fresh process that trains on rows of one length; of mixed lengths, freed memory makes it more."""

@@ -64,6 +64,7 @@ def test_programs_go_several_at_once_and_the_order_stays():
         side_by_side(lambda problem: 1 // 0, problems)
 
 
+@pytest.mark.slow
 @needs_sandbox
 def test_verdicts_in_the_sandbox():
     rows = [r for r in generate("reference", 0, 12 * len(KINDS), 0) if r["task"] == "programs"]

@@ -140,6 +140,7 @@ def test_a_full_disk_stops_cleanly_and_keeps_what_was_stored(tmp_path, project, 
     assert len(keys(path)) == 20 and len(seen) == 21, "only the answer that found no room is asked for again"
 
 
+@pytest.mark.slow
 def test_twenty_kills_lose_nothing_and_ask_for_nothing_twice(tmp_path):
     path, rng = tmp_path / "s.jsonl", random.Random(1)
     asked: list[str] = []
