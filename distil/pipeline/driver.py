@@ -22,9 +22,9 @@ from distil.verify.check import verifiable
 from distil.workspace.environment import root
 from distil.workspace.errors import StageError
 from distil.workspace.files import sha256, write_text
-from distil.workspace.parameters import effective, notebook_path, stage_name
+from distil.workspace.parameters import effective, stage_name
 from distil.workspace.profiles import DISK_GB
-from distil.workspace.stage import RESPONSES, STAGES, Lock, run_folder
+from distil.workspace.stage import RESPONSES, STAGES, Lock, notebook_path, run_folder
 
 
 def say(text: str) -> None:

@@ -83,6 +83,10 @@ class Lock:
         self.handle.close()
 
 
+def notebook_path(stage: str) -> Path:
+    return root() / "notebooks" / f"{stage}.ipynb"
+
+
 def needed(run: str, name: str) -> Path:
     """Path of a stage's file or folder, `<stage>/<file>`. Raises StageError if that stage has not made it."""
     path = run_folder(run) / name
