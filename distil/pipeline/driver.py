@@ -30,8 +30,8 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def check(profile: str, stages: list[str], values: dict[str, dict]) -> None:
-    """Everything that can be known to fail is found here, before anything is written.
+def preflight(profile: str, stages: list[str], values: dict[str, dict]) -> None:
+    """Find what can be known to fail before anything is written.
 
     Raises ChatError, ProblemError or StageError.
     """
@@ -82,7 +82,7 @@ def run(
     if not stages:
         raise StageError(f"--from {first} lies after --to {last}")
     run_folder(name)
-    check(profile, stages, values)
+    preflight(profile, stages, values)
     if dry_run:
         for stage in stages:
             say(f"{stage}  {json.dumps(values[stage])}")
@@ -100,7 +100,7 @@ def run(
         for stage in stages:
             if not force and is_done(name, stage, values[stage]):
                 say(f"{stage:13} unchanged, skipped")
-            elif not execute(profile, name, stage, values[stage]):
+            elif not run_stage(profile, name, stage, values[stage]):
                 return 1
     finally:
         report.write_index(name)
@@ -112,7 +112,7 @@ def run(
     return 0
 
 
-def execute(profile: str, run_name: str, stage: str, params: dict) -> bool:
+def run_stage(profile: str, run_name: str, stage: str, params: dict) -> bool:
     """Run one notebook. Returns False, with the reason printed, if it failed."""
     output = report_folder(run_name) / f"{stage}.ipynb"
     started = {"status": "running", "started": time.strftime("%F %T")}

@@ -167,7 +167,9 @@ class Stage:
 
     def figure(self, name: str) -> Path:
         """Path without suffix for a picture of this stage; its PNG, SVG and CSV are noted as outputs."""
-        return [self.path(f"{name}{suffix}") for suffix in (".png", ".svg", ".csv")][0].with_suffix("")
+        for suffix in (".png", ".svg", ".csv"):
+            self.path(f"{name}{suffix}")
+        return self.folder / name
 
     def write(self, name: str, rows: Iterable[dict | Row]) -> None:
         """Write a JSON Lines file of this stage atomically."""

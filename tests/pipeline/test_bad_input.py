@@ -109,7 +109,7 @@ def test_a_server_that_is_not_there(project, capsys, monkeypatch):
     )
     assert not (project / "artifacts").exists() and main([*command, "--dry-run"]) == main(["run", "--dry-run"]) == 0
     write_text(run_folder("cpu") / RESPONSES, "")  # answers are kept: they may be all that is needed
-    monkeypatch.setattr("distil.pipeline.driver.execute", lambda *_: False)
+    monkeypatch.setattr("distil.pipeline.driver.run_stage", lambda *_: False)
     assert main(command) == 1
 
 
