@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from distil.llm.client import Chat, check_endpoint
 from distil.llm.limits import Limits
@@ -50,7 +51,7 @@ def read(text: str) -> tuple[str, int]:
 
 def answers(
     engine: str,
-    load: Callable[[], tuple | str],
+    load: Callable[[], Any],
     batches: Sequence[Sequence[Asked]],
     *,
     name: str,
@@ -68,7 +69,7 @@ def answers(
         chat = Chat(name, load() if own else engine, store=store, at_once=AT_ONCE if own else None)
         yield from served(chat, batches, max_new_tokens, temperature)
         return
-    way = paged if engine == "paged" else plain
+    way: Callable[..., Iterator[list[dict]]] = paged if engine == "paged" else plain
     yield from way(*load(), batches, max_new_tokens, temperature)
 
 

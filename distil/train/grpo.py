@@ -22,6 +22,7 @@ from distil.verify.check import verifiable
 from distil.workspace.environment import quiet
 from distil.workspace.errors import StageError
 from distil.workspace.files import digest, read_csv, sha256, write_text
+from distil.workspace.rows import as_plain
 
 # completions that go through the model together when it learns, at most; more take turns. A laptop has 8 GiB
 AT_ONCE = {"cuda": 32, "cpu": 4}
@@ -183,7 +184,7 @@ def grpo(
             f"{len(usable)} of {len(problems)} problems can be verified, and GRPO takes {problems_a_step()} a step: "
             "collect more"
         )
-    rows = [{"prompt": prompt_of(p), "problem": json.dumps(p)} for p in usable]
+    rows = [{"prompt": prompt_of(p), "problem": json.dumps(p, default=as_plain)} for p in usable]
     attempts = problems_a_step() * group
     longest = max(len(encode_prompt(tokenizer, row["prompt"])) for row in rows) + max_completion
     vllm, taken = {}, sum(file.stat().st_size for file in Path(reward_model).glob("*.safetensors")) / memory.GIB
