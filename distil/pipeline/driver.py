@@ -18,7 +18,7 @@ from distil.pipeline import report
 from distil.problems.errors import ProblemError
 from distil.problems.sources import load
 from distil.publish import upload
-from distil.verify.check import verifiable
+from distil.verify.registry import verifiable
 from distil.workspace.environment import root
 from distil.workspace.errors import StageError
 from distil.workspace.files import sha256, write_text

@@ -11,11 +11,6 @@ TEACHER_HERE = {"teacher": "Qwen/Qwen2.5-Coder-1.5B-Instruct", "endpoint": "vllm
 DEEPSEEK = {"teacher": "deepseek-chat", "endpoint": "https://api.deepseek.com/v1"}
 
 
-def pupil(student: str) -> dict:
-    """The student, and the name by which the judge is told of it."""
-    return {"student": student, "pupil": student.rpartition("/")[2]}
-
-
 PROFILES: dict[str, dict[str, dict]] = {
     "cpu": {},
     "smoke": {
@@ -27,7 +22,7 @@ PROFILES: dict[str, dict[str, dict]] = {
         "07_eval": {"max_new_tokens": 24},
     },
     "t4": {
-        "all": DEEPSEEK | pupil("Qwen/Qwen2.5-1.5B-Instruct"),
+        "all": DEEPSEEK | {"student": "Qwen/Qwen2.5-1.5B-Instruct"},
         "01_collect": {"n_train": 2000, "n_test": 300},
         "04_finetune": {
             "method": "qlora",
@@ -39,7 +34,7 @@ PROFILES: dict[str, dict[str, dict]] = {
         "07_eval": {"max_new_tokens": 2048},
     },
     "gpu24": {
-        "all": DEEPSEEK | pupil("Qwen/Qwen2.5-7B-Instruct"),
+        "all": DEEPSEEK | {"student": "Qwen/Qwen2.5-7B-Instruct"},
         "01_collect": {"n_train": 5000, "n_test": 500},
         "04_finetune": {
             "method": "qlora",
@@ -51,7 +46,7 @@ PROFILES: dict[str, dict[str, dict]] = {
         "07_eval": {"max_new_tokens": 4096},
     },
     "gpu80": {
-        "all": TEACHER_HERE | pupil("Qwen/Qwen2.5-Coder-0.5B-Instruct"),
+        "all": TEACHER_HERE | {"student": "Qwen/Qwen2.5-Coder-0.5B-Instruct"},
         # cleaning takes some of the problems to learn from, so that a few more are asked for than are wanted
         "01_collect": {"problems": "reference", "n_train": 1536, "n_test": 500, "turns": True},
         "04_finetune": {
@@ -71,7 +66,7 @@ PROFILES: dict[str, dict[str, dict]] = {
         },
     },
     "gpu80-7b": {
-        "all": DEEPSEEK | pupil("Qwen/Qwen2.5-7B-Instruct"),
+        "all": DEEPSEEK | {"student": "Qwen/Qwen2.5-7B-Instruct"},
         "01_collect": {"n_train": 5000, "n_test": 500},
         "04_finetune": {
             "method": "lora",
@@ -83,7 +78,7 @@ PROFILES: dict[str, dict[str, dict]] = {
         "07_eval": {"max_new_tokens": 8192},
     },
     "paper": {
-        "all": DEEPSEEK | pupil("Qwen/Qwen2.5-32B-Instruct"),
+        "all": DEEPSEEK | {"student": "Qwen/Qwen2.5-32B-Instruct"},
         "01_collect": {"n_train": 50_000, "n_test": 1000},
         "04_finetune": {
             "method": "lora",
