@@ -17,7 +17,7 @@ from distil.pipeline.progress import is_done, progress, read_run, report_folder
 from distil.problems.errors import ProblemError
 from distil.problems.sources import load
 from distil.publish import upload
-from distil.verify.check import verifiable
+from distil.verify.registry import verifiable
 from distil.workspace.environment import root
 from distil.workspace.errors import StageError
 from distil.workspace.files import write_text

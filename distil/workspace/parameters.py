@@ -91,9 +91,6 @@ def effective(profile: str, run: str, sets: list[str]) -> dict[str, dict]:
     for section, values in PROFILES[profile].items():
         for name, value in values.items():
             change(section, name, value)
-    student = PROFILES[profile].get("all", {}).get("student", "")
-    if "/" in student and "pupil" in known["03_judge"].model_fields:  # delete when 03 derives it from `student`
-        change("03_judge", "pupil", student.rpartition("/")[2])
     for text in sets:
         left, equals, value = text.partition("=")
         if not equals:
