@@ -13,8 +13,8 @@ from typing import Any
 from distil.workspace.environment import environment, root
 from distil.workspace.errors import StageError
 from distil.workspace.files import read_jsonl, sha256, write_text
-from distil.workspace.parameters import ParameterError, effective, notebook_path
-from distil.workspace.stage import STAGES, Stage, run_folder
+from distil.workspace.parameters import ParameterError, effective
+from distil.workspace.stage import STAGES, Stage, notebook_path, run_folder
 
 LEVEL = "95%"  # of every interval; the one number of a card that is no measurement
 NUMBER = re.compile(r"[-+]?\d(?:[\d,]*\d)?(?:\.\d+)?(?:e-?\d+)?%?")

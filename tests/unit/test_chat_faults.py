@@ -5,12 +5,14 @@ import time
 from collections import Counter
 
 import pytest
+from factories import a_problem
 from loopback import Cut, Raw, Refusal, serve
 
-from distil.chains.collect import collect, split_chain
+from distil.chains.collect import collect
 from distil.llm.cache import ChatError
 from distil.llm.client import Chat
 from distil.llm.transport import wait_asked
+from distil.verify.chain_text import split_chain
 
 PROMPTS = [[{"role": "user", "content": f"question {i}"}] for i in range(80)]
 
@@ -111,12 +113,12 @@ def test_collect_lists_rows_without_an_answer():
         return fault("500" if "9 + 9" in body["messages"][-1]["content"] else "fine")
 
     problems = [
-        {"id": f"p{i}", "question": q, "answer": a, "verifier": "math"}
+        a_problem(id=f"p{i}", question=q, answer=a, verifier="math")
         for i, (q, a) in enumerate([("1 + 1", "2"), ("9 + 9", "18")])
     ]
     with serve(answer) as (endpoint, _):
         chains, failed = collect(problems, Chat("m", endpoint), "fast", samples=2, seed=0)
-    assert [c["id"] for c in chains] == ["p0-fast-0", "p0-fast-1"]
+    assert [c.id for c in chains] == ["p0-fast-0", "p0-fast-1"]
     assert [(f["problem_id"], f["style"], f["sample"]) for f in failed] == [("p1", "fast", 0), ("p1", "fast", 1)]
     assert all("HTTP 500: out of order" in f["reason"] for f in failed)
 
