@@ -43,8 +43,22 @@ def train(folder, *launch: str, method: str = "lora") -> tuple[list[float], dict
     return losses, json.loads((folder / "artifacts/t/04_finetune/fast/sft.json").read_text())["result"]
 
 
-def test_two_processes_learn_what_one_learns(tmp_path):
-    alone, result = train(tmp_path / "one", *FINETUNE)
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    """By method: the folder of a training in one process, its losses and its result, trained once."""
+    known = {}
+
+    def trained(method: str) -> tuple:
+        if method not in known:
+            folder = tmp_path_factory.mktemp(method)
+            known[method] = folder, *train(folder, *FINETUNE, method=method)
+        return known[method]
+
+    return trained
+
+
+def test_two_processes_learn_what_one_learns(one, tmp_path):
+    _, alone, result = one("lora")
     together, shared = train(tmp_path / "two", *TWO, *FINETUNE)
     assert (result["processes"], shared["processes"]) == (1, 2)
     assert len(alone) == len(together) >= 5 and alone[-1] < alone[0] - 0.1
@@ -54,14 +68,14 @@ def test_two_processes_learn_what_one_learns(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
-def test_two_processes_that_share_the_weights_learn_what_one_learns(tmp_path, method):
+def test_two_processes_that_share_the_weights_learn_what_one_learns(one, tmp_path, method):
     """With looks at validation rows and checkpoints between the steps, and a student that can be loaded after them."""
-    alone, result = train(tmp_path / "one", *FINETUNE, method=method)
+    folder, alone, result = one(method)
     together, shared = train(tmp_path / "two", *TWO, str(ROOT / "tests" / "fsdp_on_cpu.py"), method=method)
     assert shared["processes"] == 2 and shared["valid_loss"] == pytest.approx(result["valid_loss"], rel=2e-2)
     assert len(alone) == len(together) >= 5 and alone[-1] < alone[0] - 0.1
     assert together[:-1] == pytest.approx(alone[:-1], rel=2e-2)
-    first, second = (load(str(tmp_path / name / "artifacts/t/04_finetune/fast")) for name in ("one", "two"))
+    first, second = (load(str(home / "artifacts/t/04_finetune/fast")) for home in (folder, tmp_path / "two"))
     for (name, ours), (_, theirs) in zip(first.named_parameters(), second.named_parameters(), strict=True):
         assert float((ours - theirs).detach().abs().max()) < 0.02, f"{name}: more than the last, incomplete step"
 

@@ -1,4 +1,7 @@
-"""All seven notebooks, headless, with a tiny student and the real recording; then killed, changed and repeated."""
+"""All seven notebooks, headless, with a tiny student and the real recording; then killed, changed and repeated.
+
+They run once, in `done`. A test that changes what they wrote works on a copy of its own, `mine`.
+"""
 
 import csv
 import json
@@ -9,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +21,7 @@ from conftest import ROOT
 from hub_server import TOKEN, serve_hub
 from loopback import Cut
 
+from distil.cli import main
 from distil.workspace.files import read_jsonl
 from distil.workspace.stage import STAGES
 
@@ -30,15 +35,31 @@ def home(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def cache(home) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("DISTIL_CACHE", str(home / "cache"))
+        yield
+
+
+def environment_of(home: Path) -> dict[str, str]:
+    return os.environ | {"DISTIL_HOME": str(home), "PYTHONPATH": str(ROOT)}
+
+
 def run(home: Path, *more: str, **variables: str) -> subprocess.CompletedProcess:
-    environment = os.environ | {"DISTIL_HOME": str(home), "DISTIL_CACHE": str(home / "cache"), "PYTHONPATH": str(ROOT)}
-    environment |= variables
+    environment = environment_of(home) | variables
     return subprocess.run([*COMMAND, *more], env=environment, capture_output=True, text=True, timeout=600)
 
 
 @pytest.fixture(scope="module")
-def done(home) -> subprocess.CompletedProcess:
+def done(home, cache) -> subprocess.CompletedProcess:
     return run(home)
+
+
+@pytest.fixture
+def mine(done, home, tmp_path) -> Path:
+    """A copy of the finished run; what is downloaded or made of weights stays with the first one."""
+    return shutil.copytree(home, tmp_path / "mine", ignore=shutil.ignore_patterns("cache"))
 
 
 def meta(home: Path, stage: str) -> dict:
@@ -76,8 +97,8 @@ def test_counts_in_are_counts_out(done, home):
 
 
 def python(home: Path, *arguments: str) -> tuple[int, str]:
-    environment = os.environ | {"DISTIL_HOME": str(home), "PYTHONPATH": str(ROOT)}
-    told = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=120)
+    command = [sys.executable, *arguments]
+    told = subprocess.run(command, env=environment_of(home), capture_output=True, text=True, timeout=120)
     return told.returncode, told.stdout + told.stderr
 
 
@@ -85,10 +106,11 @@ def verify(home: Path) -> tuple[int, str]:
     return python(home, "-m", "distil", "verify", "--run", "t")
 
 
-def test_what_is_shown_follows_from_what_is_kept(done, home):
-    code, said = verify(home)
+def test_what_is_shown_follows_from_what_is_kept(mine, monkeypatch, capsys):
+    code, said = verify(mine)
     assert code == 0 and "every table and figure of 07 follows" in said, said
-    folder = home / "artifacts" / "t" / "07_eval"
+    monkeypatch.setenv("DISTIL_HOME", str(mine))
+    folder = mine / "artifacts" / "t" / "07_eval"
     for name, change, complaint in (
         ("completions/fast.jsonl", ('"n_tokens": 24', '"n_tokens": 23'), "tokens.csv: is not what the answers give"),
         ("completions/fast.jsonl", ('"correct": false', '"correct": true'), "was stored as"),
@@ -99,18 +121,18 @@ def test_what_is_shown_follows_from_what_is_kept(done, home):
         before, after = (part.encode() for part in change)
         assert before in kept, (name, change)
         (folder / name).write_bytes(kept.replace(before, after, 1))
-        code, said = verify(home)
+        assert main(["verify", "--run", "t"]) == 1
         (folder / name).write_bytes(kept)
-        assert code == 1 and complaint in said, said
-    assert verify(home)[0] == 0
+        assert complaint in capsys.readouterr().out
+    assert main(["verify", "--run", "t"]) == 0
 
 
-def test_a_run_of_the_notebooks_can_be_kept(done, home):
-    code, said = python(home, str(ROOT / "benchmarks/reference.py"), "t")
+def test_a_run_of_the_notebooks_can_be_kept(mine):
+    code, said = python(mine, str(ROOT / "benchmarks/reference.py"), "t")
     assert code == 0, said
-    code, said = python(home, "-m", "distil", "verify-reference")
+    code, said = python(mine, "-m", "distil", "verify-reference")
     assert code == 0 and "every table, figure and claim follows" in said, said
-    kept = home / "artifacts/reference"
+    kept = mine / "artifacts/reference"
     claimed = json.loads((kept / "claim.json").read_text())
     assert claimed["problems"] == 8 and claimed["asked_of_teacher"] is None
     assert claimed["teacher"]["where"] == "training problems"
@@ -119,12 +141,12 @@ def test_a_run_of_the_notebooks_can_be_kept(done, home):
         costs = {row["stage"]: row for row in csv.DictReader(handle)}
     assert list(costs) == list(STAGES)
     trained = [
-        json.loads(file.read_text())["result"]["seconds"] for file in home.glob("artifacts/t/04_finetune/*/sft.json")
+        json.loads(file.read_text())["result"]["seconds"] for file in mine.glob("artifacts/t/04_finetune/*/sft.json")
     ]
     assert float(costs["04_finetune"]["kept_minutes"]) == round(sum(trained) / 60, 2)
-    assert float(costs["04_finetune"]["minutes"]) >= round(meta(home, "04_finetune")["seconds"] / 60, 2)
+    assert float(costs["04_finetune"]["minutes"]) >= round(meta(mine, "04_finetune")["seconds"] / 60, 2)
     for name in ("04_finetune/slow/log.csv", "06_reinforce/reinforced/rewards.csv", "03_judge/flow.png"):
-        assert (kept / name).read_bytes() == (home / "artifacts/t" / name).read_bytes()
+        assert (kept / name).read_bytes() == (mine / "artifacts/t" / name).read_bytes()
     assert "distil run --profile smoke --run t" in json.loads((kept / "about.json").read_text())["command"]
 
 
@@ -150,10 +172,10 @@ def test_students_were_trained_and_measured(done, home):
         assert (folder / f"{name}.png").stat().st_size > 5000 and (folder / f"{name}.svg").exists()
 
 
-def test_another_suite_is_measured_beside_the_held_out_problems(done, home):
-    folder = home / "artifacts" / "t" / "07_eval"
+def test_another_suite_is_measured_beside_the_held_out_problems(mine):
+    folder = mine / "artifacts" / "t" / "07_eval"
     before = (folder / "results.csv").read_bytes()
-    harder = run(home, "--from", "07", "--set", "suite=harder?n=5&samples=3", "--set", "07.students=base,fast")
+    harder = run(mine, "--from", "07", "--set", "suite=harder?n=5&samples=3", "--set", "07.students=base,fast")
     assert harder.returncode == 0, harder.stdout + harder.stderr
     asked = json.loads((folder / "harder/asked.json").read_text())
     assert (asked["suite"], asked["samples"], asked["temperature"], asked["top_p"]) == ("harder", 3, 0.6, 0.95)
@@ -165,10 +187,10 @@ def test_another_suite_is_measured_beside_the_held_out_problems(done, home):
         )
         assert len(rows) == 15
     assert (folder / "harder/pass_at_k.png").stat().st_size > 5000
-    assert verify(home)[0] == 0, "verified is what was measured last"
+    assert verify(mine)[0] == 0, "verified is what was measured last"
     table = (folder / "harder/results.md").read_text()
     assert table in harder.stdout and (folder / "results.csv").read_bytes() == before
-    back = run(home, "--from", "07")
+    back = run(mine, "--from", "07")
     assert back.returncode == 0 and (folder / "results.md").read_text() in back.stdout
     assert (folder / "results.csv").read_bytes() == before, "no answer was asked for twice"
 
@@ -182,20 +204,19 @@ def servers_of(folder: Path) -> list[list[str]]:
     return started
 
 
-def test_the_notebook_starts_and_ends_its_own_servers(done, home, tmp_path):
+def test_the_notebook_starts_and_ends_its_own_servers(mine, tmp_path):
     vllm_program.put(tmp_path / "bin")
     path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
     asked = ["--from", "07", "--set", "engine=vllm", "--set", "suite=held-out?samples=2"]
-    served = run(home, *asked, "--set", "students=teacher,base,fast", PATH=path)
+    served = run(mine, *asked, "--set", "students=teacher,base,fast", PATH=path)
     assert served.returncode == 0, served.stdout + served.stderr
-    folder = home / "artifacts" / "t"
+    folder = mine / "artifacts" / "t"
     for student in ("teacher", "base", "fast"):
         rows = read_jsonl(folder / f"07_eval/held-out/completions/{student}.jsonl")
         assert len(rows) == 16 and all(row["text"].endswith(f"by {student}") for row in rows)
     assert json.loads((folder / "07_eval/held-out/asked.json").read_text())["engine"] == "vllm"
     names = [words[words.index("--served-model-name") + 1] for words in servers_of(folder)]
     assert names == ["teacher", "base"], "one with the teacher, one with all students"
-    assert run(home, "--from", "07").returncode == 0
 
 
 def test_a_teacher_served_by_the_notebooks_gives_what_its_recording_gives(done, home, tmp_path):
@@ -216,42 +237,42 @@ def test_the_report_links_every_notebook(done, home):
         assert f'href="{stage}.html"' in index and (folder / f"{stage}.html").stat().st_size > 100_000
 
 
-def test_a_second_run_does_nothing_and_a_changed_parameter_only_what_follows(done, home):
-    again = run(home, "--to", "04")
+def test_a_second_run_does_nothing_and_a_changed_parameter_only_what_follows(mine):
+    again = run(mine, "--to", "04")
     assert again.stdout.count("unchanged, skipped") == 4, again.stdout
-    changed = run(home, "--to", "02", "--set", "02.tries=1")
+    changed = run(mine, "--to", "02", "--set", "02.tries=1")
     assert changed.stdout.count("unchanged, skipped") == 1 and "02_rewrite    done" in changed.stdout
-    back = run(home, "--to", "04")
+    back = run(mine, "--to", "04")
     assert back.stdout.count("unchanged, skipped") == 3, "02 came out as before, so what follows it stands"
     assert "02_rewrite    done" in back.stdout
 
 
-def test_a_failing_cell_is_named(done, home):
-    failed = run(home, "--to", "01", "--set", "01.seed=99")
+def test_a_failing_cell_is_named(mine):
+    failed = run(mine, "--to", "01", "--set", "01.seed=99")
     assert failed.returncode == 1
     assert "01_collect    FAILED in cell [" in failed.stdout and "holds no answer" in failed.stdout
-    assert run(home, "--to", "01").returncode == 0
+    assert run(mine, "--to", "01").returncode == 0
 
 
-def test_killed_while_measuring(done, home, tmp_path):
-    """SIGKILL in 07: answers that were written are kept, and all of them are those of the undisturbed run."""
-    shutil.copytree(home, tmp_path / "home")
-    folder = tmp_path / "home/artifacts/t/07_eval"
-    shutil.rmtree(folder)
-    environment = os.environ | {
-        "DISTIL_HOME": str(tmp_path / "home"),
-        "DISTIL_CACHE": str(home / "cache"),
-        "PYTHONPATH": str(ROOT),
-    }
-    victim = subprocess.Popen(COMMAND, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
+def kill_when(written: Callable[[], object], home: Path, *more: str) -> None:
+    """Start the run and send SIGKILL to it and its kernel as soon as a file is there."""
+    command = [*COMMAND, *more]
+    victim = subprocess.Popen(command, env=environment_of(home), stdout=subprocess.DEVNULL, start_new_session=True)
     deadline = time.time() + 240
-    while not (folder / "completions/slow.jsonl").exists() and time.time() < deadline:
+    while not written() and victim.poll() is None and time.time() < deadline:
         time.sleep(0.02)
     os.killpg(victim.pid, signal.SIGKILL)
     victim.wait()
+
+
+def test_killed_while_measuring(home, mine):
+    """SIGKILL in 07: answers that were written are kept, and all of them are those of the undisturbed run."""
+    folder = mine / "artifacts/t/07_eval"
+    shutil.rmtree(folder)
+    kill_when((folder / "completions/slow.jsonl").exists, mine)
     assert not (folder / "results.csv").exists(), "it was killed in the middle of measuring"
     kept = (folder / "completions/base.jsonl").stat().st_mtime_ns
-    again = run(tmp_path / "home")
+    again = run(mine)
     assert again.returncode == 0 and again.stdout.count("unchanged, skipped") == 6, again.stdout
     assert (folder / "completions/base.jsonl").stat().st_mtime_ns == kept, "answered once"
     for student in ("base", "slow", "fast", "preferred", "reinforced"):
@@ -262,58 +283,47 @@ def test_killed_while_measuring(done, home, tmp_path):
         assert texts[0] == texts[1], student
 
 
-def test_killed_while_training(done, home, tmp_path):
-    """SIGKILL in 04: the next run skips 01 to 03 and ends with the tables of the undisturbed run."""
-    shutil.copytree(home / "notebooks", tmp_path / "notebooks")
-    environment = os.environ | {
-        "DISTIL_HOME": str(tmp_path),
-        "DISTIL_CACHE": str(home / "cache"),
-        "PYTHONPATH": str(ROOT),
-    }
-    victim = subprocess.Popen(
-        [*COMMAND, "--to", "04"], env=environment, stdout=subprocess.DEVNULL, start_new_session=True
-    )
-    checkpoints = tmp_path / "artifacts/t/04_finetune/fast/checkpoints"
-    deadline = time.time() + 240
-    while not list(checkpoints.glob("checkpoint-*/trainer_state.json")) and time.time() < deadline:
-        time.sleep(0.05)
-    os.killpg(victim.pid, signal.SIGKILL)
-    victim.wait()
+def test_killed_while_training(home, mine):
+    """SIGKILL in 04: the next run skips 01 to 03 and ends with the losses of the undisturbed run."""
+    for stage in STAGES[3:]:
+        shutil.rmtree(mine / "artifacts/t" / stage)
+    folder = mine / "artifacts/t/04_finetune"
+    checkpoints = folder / "fast/checkpoints"
+    kill_when(lambda: list(checkpoints.glob("checkpoint-*/trainer_state.json")), mine, "--to", "04")
     assert list(checkpoints.glob("checkpoint-*")), "it was killed in the middle of training"
-    again = run(tmp_path, "--to", "04")
+    again = run(mine, "--to", "04")
     assert again.returncode == 0 and again.stdout.count("unchanged, skipped") == 3, again.stdout
     for student in ("fast", "slow"):
         logs = [
-            json.loads((h / f"artifacts/t/04_finetune/{student}/sft.json").read_text())["result"]
-            for h in (home, tmp_path)
+            json.loads((h / f"artifacts/t/04_finetune/{student}/sft.json").read_text())["result"] for h in (home, mine)
         ]
         assert logs[0]["loss"] == logs[1]["loss"] and logs[0]["valid_loss"] == logs[1]["valid_loss"]
 
 
-def test_published_from_the_notebook(done, home):
+def test_published_from_the_notebook(mine):
     """A push that is cut off fails the notebook and costs nothing; the token is in nothing that is kept."""
     with serve_hub(cut_commits) as hub:
         environment = {
             "HF_ENDPOINT": hub.url,
             "HF_TOKEN": TOKEN,
-            "HF_HOME": str(home / "hf"),
+            "HF_HOME": str(mine / "hf"),
             "HF_HUB_DISABLE_XET": "1",
         }
         command = ["--from", "07", "--set", "push=fast,data", "--set", "repository=me/tiny"]
-        failed = run(home, *command, **environment)
+        failed = run(mine, *command, **environment)
         assert failed.returncode == 1 and "the connection to" in failed.stdout, failed.stdout + failed.stderr
         hub.fault = lambda *_: None
-        sent = run(home, *command, **environment)
+        sent = run(mine, *command, **environment)
         assert sent.returncode == 0, sent.stdout + sent.stderr
-        card = (home / "artifacts/t/07_eval/README.md").read_bytes()
-        notebook = json.loads((home / "papermill_runs/t/07_eval.ipynb").read_text())
-        pulled = run(home, "--from", "07", "--set", "students=base,fast,me/tiny", **environment)
+        card = (mine / "artifacts/t/07_eval/README.md").read_bytes()
+        notebook = json.loads((mine / "papermill_runs/t/07_eval.ipynb").read_text())
+        pulled = run(mine, "--from", "07", "--set", "students=base,fast,me/tiny", **environment)
         assert pulled.returncode == 0, pulled.stdout + pulled.stderr
         student, data = hub.repositories["model", "me/tiny"], hub.repositories["dataset", "me/tiny-data"]
     assert student["private"] and data["private"]
     assert student["files"]["README.md"] == card
-    assert data["files"]["fast/train.jsonl"] == (home / "artifacts/t/03_judge/train/fast.jsonl").read_bytes()
-    with open(home / "artifacts/t/07_eval/results.csv") as handle:
+    assert data["files"]["fast/train.jsonl"] == (mine / "artifacts/t/03_judge/train/fast.jsonl").read_bytes()
+    with open(mine / "artifacts/t/07_eval/results.csv") as handle:
         rows = {row.pop("student"): row for row in csv.DictReader(handle)}
     timed = ("seconds_per_answer", "tokens_per_second")
     fast, again = ({k: v for k, v in rows[name].items() if k not in timed} for name in ("fast", "me/tiny"))
@@ -323,9 +333,9 @@ def test_published_from_the_notebook(done, home):
         "".join(o.get("text", "")) for c in notebook["cells"] if c["cell_type"] == "code" for o in c["outputs"]
     )
     assert f"{hub.url}/me/tiny\n" in printed and f"{hub.url}/datasets/me/tiny-data\n" in printed
-    kept = [p for folder in ("papermill_runs/t", "artifacts/t") for p in (home / folder).rglob("*") if p.is_file()]
+    kept = [p for folder in ("papermill_runs/t", "artifacts/t") for p in (mine / folder).rglob("*") if p.is_file()]
     assert not [p for p in kept if TOKEN.encode() in p.read_bytes()]
-    assert run(home, "--to", "06").stdout.count("unchanged, skipped") == 6, "publishing changed no stage's files"
+    assert run(mine, "--to", "06").stdout.count("unchanged, skipped") == 6, "publishing changed no stage's files"
 
 
 def cut_commits(method: str, path: str, hub) -> None:
