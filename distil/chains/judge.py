@@ -13,9 +13,9 @@ from distil.chains.rewrite import rewrite
 from distil.llm.client import Chat
 from distil.llm.prompts import messages, prompt_of
 from distil.models.weights import TINY
-from distil.workspace.rows import AlignedChain, Chain, Problem, TrainingRow
+from distil.workspace.rows import AlignedChain, Chain, Pair, Problem, TrainingRow
 
-T = TypeVar("T")
+T = TypeVar("T", bound=TrainingRow | Pair)
 Item = tuple[Chain, Problem]
 IMPROVE = {"easy": "expand", "hard": "simplify"}
 

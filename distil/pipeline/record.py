@@ -61,7 +61,9 @@ def card(args: argparse.Namespace, run: str, rows: list[dict], size: int) -> str
         }
     )
     tokens = sum(row["reply"]["completion_tokens"] for row in rows)
-    asked = read_meta(run, "01_collect")["params"]
+    collected = read_meta(run, "01_collect")
+    assert collected, "the run came to its end, and 01 with it"
+    asked = collected["params"]
     lines = [
         f"# Recording `{args.name}`",
         "",

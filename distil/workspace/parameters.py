@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 import json
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
@@ -31,8 +32,8 @@ def declared(stage: str) -> type[BaseModel]:
         )
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     cell = next(c for c in cells if "parameters" in c["metadata"].get("tags", []))
-    fields = {
-        node.target.id: (TYPES[node.annotation.id], ast.literal_eval(node.value))
+    fields: dict[str, Any] = {
+        ast.unparse(node.target): (TYPES[ast.unparse(node.annotation)], ast.literal_eval(node.value))
         for node in ast.parse("".join(cell["source"])).body
         if isinstance(node, ast.AnnAssign)
     }
