@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from factories import a_problem
 
 from distil.evaluate import published_scores, suites
 from distil.problems.dedup import clean
@@ -47,7 +48,7 @@ def test_suites_that_cannot_be_meant(text, message):
 def test_held_out_problems_come_by_turns_and_code_only_where_it_can_run(monkeypatch):
     monkeypatch.setattr(confine, "mechanism", lambda: None)
     rows = held_out(20)
-    code = {"id": "c", "task": "code", "question": "Add.", "answer": "", "verifier": "code", "tests": ["f() == 1"]}
+    code = a_problem(id="c", task="code", question="Add.", verifier="code", tests=["f() == 1"])
     test, source = suites.load(suites.read("held-out?n=7"), [*rows, code], seed=0)
     assert len({p["task"] for p in test[:5]}) == 5 and len(test) == 7 and source == {"name": "held-out", "problems": 7}
     whole, _ = suites.load(suites.read("held-out"), [*rows, code], seed=0)
