@@ -1,6 +1,7 @@
 """Problems whose answer is a program: extraction, the shapes of tests, and the verdicts that the rest relies on."""
 
 import pytest
+from factories import a_problem
 
 from distil.chains.collect import chain_text, make_chain
 from distil.llm.cache import Reply
@@ -95,7 +96,7 @@ def test_a_student_is_asked_for_a_program_or_for_an_answer():
 
 @needs_sandbox
 def test_a_program_earns_its_reward_and_its_form():
-    problem = {"question": "f(n) is n + 1", "verifier": "code", "answer": "", "tests": "assert f(1) == 2"}
+    problem = a_problem(question="f(n) is n + 1", verifier="code", tests="assert f(1) == 2")
     for text, correct, form in ((f"Add 1.\n\n{BLOCK}", 1, 1), (BLOCK, 1, 0), ("Add 1.\n\nThat is all.", 0, 0)):
         terms = reward_terms(text, problem, rv=3, cd=2, line=(3.0, 0.0), used=0.5)
         assert (terms["correct"], terms["format"]) == (correct, form), text
