@@ -24,6 +24,7 @@ from distil.train import sft
 from distil.workspace import plots
 from distil.workspace.environment import commit, environment
 from distil.workspace.files import read_jsonl, sha256, write_text
+from distil.workspace.rows import TrainingRow
 from distil.workspace.stage import append_jsonl, run_folder
 
 STUDENTS, SUITES = ("slow", "fast", "adaptive"), ("easy", "harder")
@@ -45,8 +46,8 @@ def measure(run: str, student: str, seed: int, n: int, **budget: float) -> None:
         if kept.exists() and any((row["name"], row["seed"]) == (name, seed) for row in read_jsonl(kept)):
             continue
         out = folder / f"{seed}-{name}"
-        taught = sft.sft(read_jsonl(judged / f"train/{name}.jsonl"), read_jsonl(judged / f"valid/{name}.jsonl"),
-                              student, out, seed=seed, **budget, **SFT)  # fmt: skip
+        train, valid = (read_jsonl(judged / part / f"{name}.jsonl", TrainingRow) for part in ("train", "valid"))
+        taught = sft.sft(train, valid, student, out, seed=seed, **budget, **SFT)
         rows = []
         for suite, problems in asked.items():
             found = answers.answer(problems, lambda out=out: (load(str(out)), load_tokenizer(str(out))),
@@ -54,8 +55,8 @@ def measure(run: str, student: str, seed: int, n: int, **budget: float) -> None:
             row = metrics.summarise(name, found, seed)
             rows.append({"name": name, "seed": seed, "suite": suite, "n": row["n"], "accuracy": row["accuracy"],
                          "ci": [row["ci_low"], row["ci_high"]], "tokens_per_answer": row["tokens_per_answer"],
-                         "cut_off": row["cut_off"], "examples": taught["examples"], "families": by_family(found),
-                         "train_tokens": taught["tokens"], "commit": commit()})  # fmt: skip
+                         "cut_off": row["cut_off"], "examples": taught.examples, "families": by_family(found),
+                         "train_tokens": taught.tokens, "commit": commit()})  # fmt: skip
             print(name, seed, suite, row["accuracy"], row["tokens_per_answer"], flush=True)
         append_jsonl(kept, rows)
         write_text(folder / "machine.json", json.dumps({"student": student, **budget} | environment()))
