@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from distil.chains.collect import chain_text, split_steps
 from distil.chains.judge_replies import VERDICTS
 from distil.llm.prompts import prompt_of
-from distil.models.student import encode_prompt, generate, load, load_tokenizer
+from distil.models.student import Generated, encode_prompt, generate, load, load_tokenizer
 from distil.models.weights import resolve
 from distil.verify.check import all_boxed, check_answer, is_correct
 from distil.workspace.environment import quiet
@@ -80,12 +80,12 @@ def examples(items: Sequence[tuple[dict, dict]], pool: Sequence[tuple[dict, dict
     return shown
 
 
-def got_there(reply: dict, problem: dict) -> bool:
+def got_there(reply: Generated, problem: dict) -> bool:
     """Is the first answer that a continuation boxes the right one? Without a box, its answer if it ended by itself."""
-    boxed = all_boxed(reply["text"])
+    boxed = all_boxed(reply.text)
     if boxed:
         return check_answer(boxed[0], problem)
-    return reply["finish_reason"] == "stop" and is_correct(reply["text"], problem)
+    return reply.finish_reason == "stop" and is_correct(reply.text, problem)
 
 
 def looks(bits: Sequence[float]) -> list[int]:

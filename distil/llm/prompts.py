@@ -7,6 +7,8 @@ import re
 from importlib import resources
 from pathlib import Path
 
+from distil.workspace.rows import Problem
+
 
 def template(name: str) -> str:
     """Text of a prompt. A file of that name in the folder $DISTIL_PROMPTS goes before the package's own."""
@@ -41,8 +43,8 @@ def student_messages(question: str) -> list[dict]:
     return messages("student", question=question)
 
 
-def prompt_of(problem: dict) -> list[dict]:
+def prompt_of(problem: Problem) -> list[dict]:
     """What the student is asked of a problem: for a boxed answer, or for a program."""
-    if problem.get("verifier") == "code":
-        return messages("student_code", question=problem["question"])
-    return student_messages(problem["question"])
+    if problem.verifier == "code":
+        return messages("student_code", question=problem.question)
+    return student_messages(problem.question)

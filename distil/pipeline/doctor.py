@@ -6,7 +6,7 @@ import os
 import shutil
 from importlib import metadata, util
 
-from distil.llm.client import KEY_VARIABLES
+from distil.llm.endpoints import KEY_VARIABLES
 from distil.pipeline.driver import read_state, runs_folder
 from distil.pipeline.report import headline
 from distil.workspace.environment import RECORDED_PACKAGES, environment, root

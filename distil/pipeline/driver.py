@@ -12,7 +12,7 @@ from pathlib import Path
 
 from distil import __version__
 from distil.evaluate import engines, suites
-from distil.llm.client import check_endpoint, check_listening
+from distil.llm.endpoints import check_endpoint, check_listening
 from distil.models import published, vllm_server
 from distil.pipeline import report
 from distil.problems.errors import ProblemError

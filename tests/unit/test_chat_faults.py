@@ -10,14 +10,15 @@ from loopback import Cut, Raw, Refusal, serve
 from distil.chains.collect import collect, split_chain
 from distil.llm.cache import ChatError
 from distil.llm.client import Chat
-from distil.llm.transport import wait_asked
+from distil.llm.transport import retry_after_seconds
+from distil.workspace.rows import Problem
 
 PROMPTS = [[{"role": "user", "content": f"question {i}"}] for i in range(80)]
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch, project):
-    monkeypatch.setattr("distil.llm.transport.FIRST_WAIT", 0.002)
+    monkeypatch.setattr("distil.llm.transport.FIRST_BACKOFF", 0.002)
 
 
 def fault(kind: str) -> str:
@@ -111,12 +112,12 @@ def test_collect_lists_rows_without_an_answer():
         return fault("500" if "9 + 9" in body["messages"][-1]["content"] else "fine")
 
     problems = [
-        {"id": f"p{i}", "question": q, "answer": a, "verifier": "math"}
+        Problem(id=f"p{i}", question=q, answer=a, verifier="math", domain="math", task="sum", source="made up")
         for i, (q, a) in enumerate([("1 + 1", "2"), ("9 + 9", "18")])
     ]
     with serve(answer) as (endpoint, _):
         chains, failed = collect(problems, Chat("m", endpoint), "fast", samples=2, seed=0)
-    assert [c["id"] for c in chains] == ["p0-fast-0", "p0-fast-1"]
+    assert [c.id for c in chains] == ["p0-fast-0", "p0-fast-1"]
     assert [(f["problem_id"], f["style"], f["sample"]) for f in failed] == [("p1", "fast", 0), ("p1", "fast", 1)]
     assert all("HTTP 500: out of order" in f["reason"] for f in failed)
 
@@ -169,7 +170,11 @@ def test_retry_after_is_honoured_by_all():
     with serve(answer) as (endpoint, _):
         Chat("m", endpoint, concurrency=1).map(PROMPTS[:3], max_tokens=5)
     assert times[1] - times[0] >= 0.4
-    assert wait_asked("Wed, 21 Oct 2015 07:28:00 GMT") == 0 and wait_asked("soon") == 0 and wait_asked("2.5") == 2.5
+    assert (
+        retry_after_seconds("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+        and retry_after_seconds("soon") == 0
+        and retry_after_seconds("2.5") == 2.5
+    )
 
 
 def test_a_wait_of_an_hour_is_a_failure():
