@@ -23,9 +23,9 @@ from distil.models.student import load, load_tokenizer
 from distil.train import sft
 from distil.workspace import plots
 from distil.workspace.environment import commit, environment
-from distil.workspace.files import read_jsonl, sha256, write_text
+from distil.workspace.files import append_jsonl, read_jsonl, sha256, write_text
 from distil.workspace.rows import TrainingRow
-from distil.workspace.stage import append_jsonl, run_folder
+from distil.workspace.stage import run_folder
 
 STUDENTS, SUITES = ("slow", "fast", "adaptive"), ("easy", "harder")
 SFT = {"max_length": 1024, "method": "lora"}

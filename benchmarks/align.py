@@ -29,9 +29,9 @@ from distil.models.student import load as load_student
 from distil.models.weights import resolve
 from distil.train import sft
 from distil.workspace.environment import commit, environment
-from distil.workspace.files import digest, read_jsonl, write_jsonl, write_text
+from distil.workspace.files import append_jsonl, digest, read_jsonl, write_jsonl, write_text
 from distil.workspace.rows import AlignedChain, Chain, Problem, TrainingRow
-from distil.workspace.stage import append_jsonl, run_folder
+from distil.workspace.stage import run_folder
 
 SFT = {"train_tokens": 60_000, "learning_rate": 2e-4, "max_length": 512, "method": "lora"}
 SAMPLES, MAX_ROUNDS = 4, 1
@@ -85,10 +85,10 @@ class Local:
         folder = resolve(self.model)
         self.loaded = self.loaded or (load_student(folder), load_tokenizer(folder))
         torch.manual_seed(seeds[0])
-        batches = generate(*self.loaded, prompts, min(max_tokens, 640), 500, temperature)
+        batches = generate(*self.loaded, prompts, min(max_tokens, 640), 500, temperature=temperature)
         rows = [row for batch in batches for row in batch]
-        print(label, len(rows), sum(row["n_tokens"] for row in rows), flush=True)
-        return [Reply(row["text"], "", row["finish_reason"], 0, row["n_tokens"]) for row in rows]
+        print(label, len(rows), sum(row.n_tokens for row in rows), flush=True)
+        return [Reply(row.text, "", row.finish_reason, 0, row.n_tokens) for row in rows]
 
 
 def judge_all(run: str, student: str, teacher: str | None = None) -> None:

@@ -16,9 +16,9 @@ from held_out import N_TEST, keep, measured, problems_of
 
 from distil.train import pairs, preference, sft
 from distil.workspace.environment import commit, environment
-from distil.workspace.files import read_jsonl, write_text
+from distil.workspace.files import append_jsonl, read_jsonl, write_text
 from distil.workspace.rows import AlignedChain, Chain, TrainingRow
-from distil.workspace.stage import append_jsonl, run_folder
+from distil.workspace.stage import run_folder
 
 SFT = {"train_tokens": 120_000, "learning_rate": 2e-4, "max_length": 512, "method": "lora"}
 MAX_PAIRS, LEARNING_RATE = 320, 1e-5

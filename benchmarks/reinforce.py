@@ -22,9 +22,9 @@ from distil.chains import judge
 from distil.problems.sources import load
 from distil.train import grpo, reward_model, rewards, sft
 from distil.workspace.environment import commit, environment
-from distil.workspace.files import read_jsonl, write_text
+from distil.workspace.files import append_jsonl, read_jsonl, write_text
 from distil.workspace.rows import Problem, TrainingRow
-from distil.workspace.stage import append_jsonl, run_folder
+from distil.workspace.stage import run_folder
 
 SFT = {"train_tokens": 120_000, "learning_rate": 2e-4, "max_length": 512, "method": "lora"}
 GRPO = {"steps": 150, "group": 8, "learning_rate": 2e-5, "max_completion": 160}

@@ -23,9 +23,9 @@ from sft_variants import CHECK_ROWS, CHECKS, LEARNING_RATE, PROFILED, VARIANTS, 
 from distil.train.model import LORA
 from distil.workspace.environment import environment
 from distil.workspace.errors import StageError
-from distil.workspace.files import read_jsonl, write_text
+from distil.workspace.files import append_jsonl, read_jsonl, write_text
 from distil.workspace.rows import TrainingRow
-from distil.workspace.stage import append_jsonl, run_folder
+from distil.workspace.stage import run_folder
 
 TOKENS = 100_000
 RESULTS = Path(__file__).parent / "results"

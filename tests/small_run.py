@@ -12,6 +12,7 @@ from distil.models.weights import TINY, resolve
 from distil.publish import facts
 from distil.train.reward_model import HEADS
 from distil.workspace.files import write_jsonl, write_text
+from distil.workspace.rows import Problem
 from distil.workspace.stage import Stage
 
 TEACHER = {"teacher": "qwen2.5-coder-1.5b-instruct", "endpoint": "recorded:qwen2.5-coder-1.5b"}
@@ -85,7 +86,7 @@ def row(name: str, a: int, b: int) -> dict:
 
 def answer(problem: dict, sample: int, correct: bool, rng: random.Random) -> dict:
     text = "\\boxed{1}" if correct else "A long thought that was cut off before it came to"
-    ((given, right),) = judged([text], [problem])
+    ((given, right),) = judged([text], [Problem.from_dict(problem)])
     return {
         "id": problem["id"],
         "of": "0",

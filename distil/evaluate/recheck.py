@@ -17,7 +17,7 @@ from distil.workspace import plots
 from distil.workspace.environment import quiet
 from distil.workspace.errors import StageError
 from distil.workspace.files import read_jsonl, write_jsonl
-from distil.workspace.rows import Problem
+from distil.workspace.rows import Completion, Problem
 from distil.workspace.stage import run_folder
 
 FIGURES = ("accuracy_tokens", "tokens", "difficulty", "pass_at_k")
@@ -59,7 +59,9 @@ def judge_again(answers: Sequence[dict], problems: Sequence[dict], samples: int)
     from distil.sandbox.confine import SandboxError
 
     try:
-        verdicts = judged([row["text"] for row in answers], [p for p in problems for _ in range(samples)])
+        verdicts = judged(
+            [row["text"] for row in answers], [Problem.from_dict(p) for p in problems for _ in range(samples)]
+        )
     except SandboxError as error:
         raise StageError(f"some answers are programs, which cannot be checked here: {error}") from None
     found = []
@@ -124,7 +126,7 @@ def content(file: Path) -> dict:
 
 def stored(file: Path, problems: Sequence[dict], samples: int) -> list[dict]:
     """The rows of a file of completions in the order in which 07 reads them. Raises StageError if one is missing."""
-    found = {key_of(row): row for row in rows(file)}
+    found = {key_of(row): row for row in map(Completion.from_dict, rows(file))}
     wanted = [(problem["id"], sample) for problem in problems for sample in range(samples)]
     if missing := [key for key in wanted if key not in found]:
         raise StageError(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distil.models.student import base_of
-from distil.models.vllm_server import LOG, Server, alone
+from distil.models.vllm_server import LOG, Server, serve_command
 from distil.workspace.errors import StageError
 from distil.workspace.stage import run_folder
 from distil.workspace.students import PLACES, home
@@ -53,7 +53,7 @@ def adapted(base: str, adapters: dict[str, Path]) -> list[str]:
     ranks = [json.loads((folder / "adapter_config.json").read_text())["r"] for folder in adapters.values()]
     rank = next((size for size in RANKS if size >= max(ranks)), max(ranks))
     modules = [f"{name}={folder.absolute()}" for name, folder in adapters.items()]
-    return [*alone(base, "base"), "--enable-lora", "--max-lora-rank", str(rank), "--lora-modules", *modules]
+    return [*serve_command(base, "base"), "--enable-lora", "--max-lora-rank", str(rank), "--lora-modules", *modules]
 
 
 def serve(run: str, more: Sequence[str]) -> int:
@@ -95,4 +95,4 @@ class Servers:
             return adapted(base, adapters), ["base", *adapters]
         if own := base_of(model):
             return adapted(own, {name: Path(model)}), [name]
-        return alone(model, name), [name]
+        return serve_command(model, name), [name]

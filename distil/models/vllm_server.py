@@ -18,9 +18,9 @@ from distil.workspace.errors import StageError
 
 VLLM = "vllm"
 LOG = "server.log"  # in the run's folder
-AT_ONCE = 512  # requests under way, by our choice, where DISTIL_CONCURRENCY says nothing: the server is nobody else's
-PATIENCE = 1200  # seconds until a server has to be ready: the first start on a machine compiles
-OTHERWISE = {  # by the parameter whose value is `vllm`
+DEFAULT_CONCURRENCY = 512  # where DISTIL_CONCURRENCY says nothing: nobody else asks a server of our own
+START_TIMEOUT = 1200  # seconds until a server has to be ready: the first start on a machine compiles
+ALTERNATIVE = {  # by the parameter whose value is `vllm`
     "endpoint": "give endpoint=recorded:NAME, or the URL of a server that you start yourself",
     "engine": "give engine=transformers:75, or the URL of a server that you start yourself (distil serve)",
 }
@@ -28,7 +28,7 @@ OTHERWISE = {  # by the parameter whose value is `vllm`
 FREE = "import torch; print(*(torch.cuda.mem_get_info() if torch.cuda.is_available() else (0, 0)))"
 
 
-def alone(model: str, name: str) -> list[str]:
+def serve_command(model: str, name: str) -> list[str]:
     """`vllm serve` for one whole model. Sampling is left to who asks (`--generation-config vllm`)."""
     return ["vllm", "serve", resolve(model), "--served-model-name", name, "--generation-config", "vllm"]
 
@@ -38,7 +38,7 @@ def check(parameter: str) -> None:
     if not shutil.which("vllm"):
         raise StageError(
             f"{parameter}=vllm: vllm is not installed here (pip install vllm, on a machine with a GPU); "
-            f"{OTHERWISE[parameter]}"
+            f"{ALTERNATIVE[parameter]}"
         )
 
 
@@ -105,12 +105,12 @@ class Server:
 
     def _wait(self, url: str) -> None:
         begun, directly = time.monotonic(), urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        while time.monotonic() - begun < PATIENCE:
+        while time.monotonic() - begun < START_TIMEOUT:
             if (code := self.process.poll()) is not None:
                 last = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
                 raise StageError(
                     f"vllm ended with code {code} before it answered. Mend what {self.log} says, or "
-                    f"{OTHERWISE[self.parameter]}; its last lines: {' | '.join(last)}"
+                    f"{ALTERNATIVE[self.parameter]}; its last lines: {' | '.join(last)}"
                 )
             try:
                 with directly.open(f"{url}/models", timeout=10):
@@ -119,8 +119,8 @@ class Server:
                 time.sleep(1)
         self.stop()
         raise StageError(
-            f"vllm was not ready after {PATIENCE} seconds; {self.log} says how far it came. Give the command again, or "
-            f"{OTHERWISE[self.parameter]}"
+            f"vllm was not ready after {START_TIMEOUT} seconds; {self.log} says how far it came. "
+            f"Give the command again, or {ALTERNATIVE[self.parameter]}"
         )
 
 

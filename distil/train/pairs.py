@@ -133,11 +133,11 @@ def own_mistakes(problems: Sequence[Problem], student: str, n: int, seed: int) -
     batches = generate(model, tokenizer, prompts, max_new_tokens=160, batch_size=128, temperature=1.0)
     replies = [reply for batch in tqdm(batches, desc="own answers", unit="batch", disable=quiet()) for reply in batch]
     return [
-        Mistake(problem_id=problem.id, text=reply["text"])
+        Mistake(problem_id=problem.id, text=reply.text)
         for problem, reply in zip(problems, replies, strict=True)
-        if reply["finish_reason"] == "stop"
-        and verifier_of(problem).answers_once(reply["text"], problem)
-        and not is_correct(reply["text"], problem)
+        if reply.finish_reason == "stop"
+        and verifier_of(problem).answers_once(reply.text, problem)
+        and not is_correct(reply.text, problem)
     ]
 
 

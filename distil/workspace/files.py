@@ -6,14 +6,18 @@ import csv
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
+
+from filelock import FileLock
 
 from distil.workspace.errors import StageError
 from distil.workspace.rows import Row, as_plain
 
 T = TypeVar("T")
+APPEND_POLL_SECONDS = 0.005  # between two tries to get the lock of a file
 
 
 def digest(*parts: object) -> str:
@@ -22,11 +26,11 @@ def digest(*parts: object) -> str:
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file, or of every file of a folder (names and contents, caches and checkpoints left out)."""
+    """Hex digest of a file, or of every file of a folder (names and contents; checkpoints and locks are left out)."""
     digest = hashlib.sha256()
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     for file in files:
-        if "checkpoints" in file.parts:
+        if "checkpoints" in file.parts or file.name.endswith(".lock"):
             continue
         if path.is_dir():
             digest.update(str(file.relative_to(path)).encode())
@@ -75,3 +79,40 @@ def read_csv(path: Path) -> list[dict]:
     """Rows of a CSV file of numbers; an empty field is None."""
     with open(path, newline="", encoding="utf-8") as handle:
         return [{k: float(v) if v else None for k, v in row.items()} for row in csv.DictReader(handle)]
+
+
+@contextmanager
+def appending(path: Path) -> Iterator[BinaryIO]:
+    """Open a file of lines for appending, by one process at a time.
+
+    A torn last line, which a killed writer left, is cut off first. If a write fails, as on a full disk, the file is
+    left as it was found.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock", poll_interval=APPEND_POLL_SECONDS), open(path, "ab+", buffering=0) as handle:
+        end = handle.seek(0, os.SEEK_END)
+        if end:
+            handle.seek(end - 1)
+            if handle.read(1) != b"\n":
+                handle.seek(0)
+                end = handle.read().rfind(b"\n") + 1
+                handle.truncate(end)
+        try:
+            yield handle
+        except OSError:
+            handle.truncate(end)
+            raise
+
+
+def write_all(handle: BinaryIO, data: bytes) -> None:
+    """Write all of `data` to an unbuffered file, which may take it in pieces."""
+    written = 0
+    while written < len(data):
+        written += os.write(handle.fileno(), data[written:])
+
+
+def append_jsonl(path: Path, rows: Iterable[dict | Row]) -> None:
+    """Append rows to a JSON Lines file, after mending a torn last line."""
+    text = "".join(json.dumps(as_plain(row), ensure_ascii=False) + "\n" for row in rows)
+    with appending(path) as handle:
+        write_all(handle, text.encode())

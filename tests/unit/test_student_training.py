@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 from distil.chains.judge import training_row
 from distil.evaluate import metrics
 from distil.llm.prompts import student_messages
-from distil.models.student import encode_prompt, generate, growing_cache, load, load_tokenizer
+from distil.models.student import Generated, encode_prompt, generate, growing_cache, load, load_tokenizer
 from distil.models.weights import tiny_random
 from distil.train import common, examples, log, model, pairs, preference, sft
 from distil.workspace.environment import choose_dtype
@@ -89,7 +89,7 @@ def test_the_student_learns_to_answer_and_to_stop(tiny, tmp_path):
     assert all(row["tokens_per_s"] > 0 and row["memory_gb"] > 0 and row["learning_rate"] is not None for row in logged)
     assert logged[-1]["num_tokens"] == pytest.approx(result.tokens, rel=0.05), "padding is not counted"
     reply = next(generate(load(str(out)), load_tokenizer(str(out)), [student_messages(PROBLEM.question)], 64, 1))[0]
-    assert reply["finish_reason"] == "stop" and reply["text"] == "4 + 5 = 9\n\n\\boxed{9}"
+    assert reply.finish_reason == "stop" and reply.text == "4 + 5 = 9\n\n\\boxed{9}"
     written = (out / "model.safetensors").stat().st_mtime_ns
     assert sft.sft(rows, rows[:1], tiny, out, **settings) == result, "finished work is not done again"
     assert (out / "model.safetensors").stat().st_mtime_ns == written
@@ -396,7 +396,7 @@ def test_own_mistakes_are_wrong_answers_in_due_form(tiny, monkeypatch):
 
     def generate(model, tokenizer, prompts, **_):
         numbers = [int(p[-1]["content"].split()[2].rstrip("?")) for p in prompts]
-        yield [{"text": texts[i], "finish_reason": ends[i], "n_tokens": 3} for i in numbers]
+        yield [Generated(texts[i], 3, ends[i], None) for i in numbers]
 
     monkeypatch.setattr("distil.models.student.generate", generate)
     problems = [a_problem(id=str(i), question=f"Number is {i} What is 7 + 8?", answer="15") for i in range(4)]
