@@ -24,7 +24,7 @@ from distil.pipeline import driver
 from distil.publish import facts, leaks
 from distil.workspace.environment import root
 from distil.workspace.errors import StageError
-from distil.workspace.files import write_jsonl, write_text
+from distil.workspace.files import write_csv, write_jsonl, write_text
 from distil.workspace.stage import KEPT, RESPONSES, STAGES, run_folder
 
 MOST = 15_000_000  # bytes of all files together
@@ -61,7 +61,7 @@ def keep(run: str, judge_again: bool = False) -> Path:
             "judged_again": judged,
         }
         write_text(new / "about.json", json.dumps(about, indent=1) + "\n")
-        write_text(new / "costs.csv", claim.costs_text(claim.costs(new)))
+        write_csv(new / "costs.csv", claim.costs(new), claim.COSTS)
         write_text(new / "claim.json", claim.claim_text(claim.claim(new)))
         found = leaks.problems((str(path.relative_to(new)), path) for path in sorted(new.rglob("*")) if path.is_file())
         for file in [*new.rglob("completions/**/*.jsonl"), *new.rglob("problems.jsonl"), *new.rglob("chains.jsonl")]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from distil.evaluate.answers import answer
 from distil.llm.prompts import prompt_of
 from distil.models.student import TOP_P
 from distil.verify.check import clean, extract_boxed
-from distil.workspace.files import write_text
+from distil.workspace.files import write_csv, write_text
 from distil.workspace.statistics import difference, interval, majority_at_k, pass_at_k
 
 __all__ = ["answer", "difference", "interval", "markdown", "pass_at_k", "speed", "summarise", "write_results"]
@@ -127,10 +126,7 @@ def by_difficulty(
 
 def write_results(results: Sequence[dict], path: Path) -> None:
     """`results.csv`, and beside it `results.md`, the table a person reads."""
-    with open(path, "w", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, COLUMNS)
-        writer.writeheader()
-        writer.writerows(results)
+    write_csv(path, results, COLUMNS)
     write_text(path.with_suffix(".md"), markdown(results))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import json
 import tempfile
@@ -16,7 +15,7 @@ from distil.evaluate.suites import measured
 from distil.workspace import plots
 from distil.workspace.environment import quiet
 from distil.workspace.errors import StageError
-from distil.workspace.files import read_jsonl, write_jsonl
+from distil.workspace.files import read_csv, read_jsonl, write_jsonl
 from distil.workspace.stage import run_folder
 
 FIGURES = ("accuracy_tokens", "tokens", "difficulty", "pass_at_k")
@@ -76,12 +75,10 @@ def remedy(run: str) -> str:
 
 def numbers(file: Path) -> list:
     """What a file of 07 says, without the last digits of its numbers, which another machine may compute otherwise."""
-    if file.suffix == ".csv":
-        with open(file, newline="", encoding="utf-8") as handle:
-            return [[rounded(cell) for cell in row] for row in csv.reader(handle)]
-    if file.suffix == ".jsonl":
-        return [{key: rounded(value) for key, value in row.items()} for row in rows(file)]
-    return file.read_text(encoding="utf-8").splitlines()
+    if file.suffix not in (".csv", ".jsonl"):
+        return file.read_text(encoding="utf-8").splitlines()
+    found = read_csv(file) if file.suffix == ".csv" else rows(file)
+    return [{key: rounded(value) for key, value in row.items()} for row in found]
 
 
 def rounded(value: object) -> object:

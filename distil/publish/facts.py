@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import shlex
 from collections.abc import Iterator
-from pathlib import Path
 
 from distil.workspace.environment import environment, root
 from distil.workspace.errors import StageError
-from distil.workspace.files import read_jsonl, sha256, write_text
+from distil.workspace.files import read_csv, read_jsonl, sha256, write_text
 from distil.workspace.parameters import ParameterError, effective, notebook_path
 from distil.workspace.stage import STAGES, Stage, run_folder
 
@@ -45,7 +43,7 @@ def read(run: str) -> dict[str, object]:
         if not (folder / name).exists():
             raise StageError(f"{folder / name} is missing: a card has no number without a file; run 07_eval")
         unchanged(run, name, found)
-    found["07_eval/results.csv"] = table(folder / "07_eval/results.csv")
+    found["07_eval/results.csv"] = read_csv(folder / "07_eval/results.csv")
     found["07_eval/differences.jsonl"] = read_jsonl(folder / "07_eval/differences.jsonl")
     for name in (f"03_judge/{part}/{kind}.jsonl" for kind in SETS for part in ("train", "valid")):
         if (folder / name).exists():
@@ -63,21 +61,6 @@ def unchanged(run: str, name: str, facts: dict) -> None:
     wrote = facts.get(f"{stage}/meta.json", {}).get("outputs", {}).get(file)
     if wrote and sha256(run_folder(run) / name) != wrote:
         raise StageError(f"{name} of run {run!r} was changed after {stage} wrote it: run {stage} again")
-
-
-def table(path: Path) -> list[dict]:
-    """Rows of a CSV file, numbers as numbers; an empty field is None."""
-    with open(path, newline="", encoding="utf-8") as handle:
-        return [{k: number(v) for k, v in row.items()} for row in csv.DictReader(handle)]
-
-
-def number(text: str) -> float | int | str | None:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    return text or None
 
 
 def leaves(content: object) -> Iterator[object]:

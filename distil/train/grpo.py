@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import time
@@ -21,7 +20,7 @@ from distil.train.rewards import TERMS, check_spread, length_trend, reward_terms
 from distil.verify.check import verifiable
 from distil.workspace.environment import quiet
 from distil.workspace.errors import StageError
-from distil.workspace.files import digest, read_csv, sha256, write_text
+from distil.workspace.files import digest, read_csv, sha256, write_csv, write_text
 
 # completions that go through the model together when it learns, at most; more take turns. A laptop has 8 GiB
 AT_ONCE = {"cuda": 32, "cpu": 4}
@@ -217,10 +216,7 @@ def grpo(
             callbacks=[watch_spread()],
         )
     log = train(trainer, out, request, base=base_of(student), done=done)
-    with open(out / "rewards.csv", "w", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows_of(log))
+    write_csv(out / "rewards.csv", rows_of(log), COLUMNS)
     result = summary(read_csv(out / "rewards.csv"), attempts) | {
         "seconds": round(next(row["train_runtime"] for row in reversed(log) if "train_runtime" in row), 1),
         "writing_s": round(trainer.writing_s, 1),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from distil.workspace.environment import peak_ram_gb
+from distil.workspace.files import write_csv
 
 
 def watch():
@@ -64,8 +64,4 @@ def real_tokens(batch: object) -> int:
 def write_log(log: Sequence[dict], path: Path) -> None:
     """The trainer's log as CSV, a column a quantity."""
     columns = sorted({name for row in log for name in row}, key=lambda name: (name != "step", name))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, columns)
-        writer.writeheader()
-        writer.writerows(log)
+    write_csv(path, log, columns)
