@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from distil.evaluate import recheck
+from distil.evaluate import recheck, settings
 from distil.evaluate.metrics import shares, speed
 from distil.models.published import TEACHER
 from distil.workspace.errors import StageError
@@ -24,7 +24,7 @@ COSTS = ("stage", "minutes", "noted_minutes", "kept_minutes", "peak_ram_gb", "pe
 
 def measurements(folder: Path) -> list[Path]:
     """The folders of a kept run that hold a measurement of 07, the main one first."""
-    return [folder, *sorted(path.parent for path in folder.glob("*/asked.json"))]
+    return [folder, *sorted(path.parent for path in folder.glob(f"*/{settings.FILE}"))]
 
 
 def students(folder: Path) -> list[str]:
@@ -52,7 +52,7 @@ def claim(folder: Path) -> dict:
     `asked_of_teacher` the requests of 01-03 and their tokens, where a live endpoint was asked. Raises StageError if
     fast or slow was not measured.
     """
-    asked, given = recheck.content(folder / "asked.json"), answers(folder)
+    asked, given = recheck.content(folder / settings.FILE), answers(folder)
     results = read_csv(folder / "results.csv")
     if missing := {"fast", "slow"} - set(given):
         raise StageError(

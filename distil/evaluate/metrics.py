@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from distil.evaluate.answers import answer
-from distil.llm.prompts import prompt_of
-from distil.models.student import TOP_P
 from distil.verify.check import clean, extract_boxed
 from distil.workspace.files import write_csv, write_text
 from distil.workspace.statistics import difference, interval, majority_at_k, pass_at_k
@@ -148,25 +146,6 @@ def markdown(results: Sequence[dict]) -> str:
             f"| {row['no_answer']:.0%} |"
         )
     return "\n".join(lines) + "\n"
-
-
-def settings(suite: str, source: dict, problems: Sequence[dict], **asked: object) -> dict:
-    """What pins a measurement, for `asked.json` beside its answers: the words in which the `problems` are asked, where
-    they come from, the sampling. Where some want a program and some an answer, `prompt` is the first one's, and
-    `prompt_others` that of the others."""
-    greedy = not asked["temperature"]
-    kinds: dict[bool, dict] = {}
-    for problem in problems:
-        kinds.setdefault(problem["verifier"] == "code", problem | {"question": "{question}"})
-    words = dict(zip(("prompt", "prompt_others"), map(prompt_of, kinds.values()), strict=False))
-    return {
-        "suite": suite,
-        "source": source,
-        **words,
-        **asked,
-        **({"sampling": "greedy"} if greedy else {"top_p": TOP_P, "top_k": "off"}),
-        "repetition_penalty": 1.0,
-    }
 
 
 def differences(answers: dict[str, Sequence[dict]], seed: int) -> list[dict]:

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from distil.evaluate import metrics
+from distil.evaluate import metrics, settings
 from distil.evaluate.answers import judged, key_of
 from distil.evaluate.suites import measured
 from distil.workspace import plots
@@ -30,7 +30,7 @@ def recheck(folder: Path, students: Sequence[str]) -> list[str]:
     """
     from tqdm.auto import tqdm
 
-    asked = content(folder / "asked.json")
+    asked = content(folder / settings.FILE)
     problems, seed, samples = rows(folder / "problems.jsonl"), asked["seed"], asked["samples"]
     wrong, answers = [], {}
     for name in tqdm(students, desc=f"answers in {folder.name}", unit="student", disable=quiet()):
