@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import random
 
-from distil.evaluate import metrics, recheck, suites
+from distil.evaluate import recheck, settings, suites
 from distil.evaluate.answers import judged
 from distil.llm.prompts import student_messages
 from distil.models.weights import TINY, resolve
 from distil.publish import facts
 from distil.train.reward_model import HEADS
-from distil.workspace.files import write_jsonl, write_text
+from distil.workspace.files import write_jsonl
 from distil.workspace.rows import Problem
 from distil.workspace.stage import Stage
 
@@ -44,12 +43,12 @@ def make(run: str) -> None:
 def measure(run: str, suite: str, students: str) -> None:
     """What 07 writes, of answers made up: tables and figures follow from them."""
     rng, asked = random.Random(0), suites.read(suite)
-    settings = {"samples": asked.samples, "temperature": asked.temperature, "max_new_tokens": 24, "batch_size": 8}
-    stage = Stage(run, "07_eval", seed=0, students=students, suite=suite, engine="transformers:8", **settings)
+    sampling = {"samples": asked.samples, "temperature": asked.temperature, "max_new_tokens": 24, "batch_size": 8}
+    stage = Stage(run, "07_eval", seed=0, students=students, suite=suite, engine="transformers:8", **sampling)
     held_out = stage.read("01_collect/problems.jsonl")
     into, (test, source) = asked.folder, suites.load(asked, held_out, 0)
-    pinned = metrics.settings(asked.name, source, test, seed=0, engine="transformers", **settings)
-    write_text(stage.path(f"{into}asked.json"), json.dumps(pinned, indent=1) + "\n")
+    pinned = settings.pin(asked.name, source, test, seed=0, engine="transformers", **sampling)
+    settings.write(stage, into, pinned)
     stage.write(f"{into}problems.jsonl", test)
     answers = {}
     for name in students.split(","):
@@ -59,10 +58,8 @@ def measure(run: str, suite: str, students: str) -> None:
     recheck.headless()
     recheck.work_out(answers, test, 0, asked.samples, stage.folder / into)
     for file in sorted(path for path in (stage.folder / into).iterdir() if path.is_file()):
-        if file.name not in (".lock", "settings.json"):
+        if file.name not in (".lock", settings.FILE):
             stage.path(f"{into}{file.name}")
-    if not into:
-        facts.write_settings(stage)
     stage.finish()
 
 

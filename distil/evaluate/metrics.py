@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from distil.evaluate.answers import answer
-from distil.llm.prompts import prompt_of
-from distil.models.student import TOP_P
 from distil.verify.answers import extract_boxed, normalise_answer
-from distil.verify.registry import verifier_of
-from distil.workspace.files import write_text
-from distil.workspace.rows import Problem
+from distil.workspace.files import write_csv, write_text
 from distil.workspace.statistics import difference, interval, majority_at_k, pass_at_k
 
 __all__ = ["answer", "difference", "interval", "markdown", "pass_at_k", "speed", "summarise", "write_results"]
@@ -129,10 +124,7 @@ def by_difficulty(
 
 def write_results(results: Sequence[dict], path: Path) -> None:
     """`results.csv`, and beside it `results.md`, the table a person reads."""
-    with open(path, "w", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, COLUMNS)
-        writer.writeheader()
-        writer.writerows(results)
+    write_csv(path, results, COLUMNS)
     write_text(path.with_suffix(".md"), markdown(results))
 
 
@@ -154,26 +146,6 @@ def markdown(results: Sequence[dict]) -> str:
             f"| {row['no_answer']:.0%} |"
         )
     return "\n".join(lines) + "\n"
-
-
-def settings(suite: str, source: dict, problems: Sequence[Problem], **asked: object) -> dict:
-    """What pins a measurement, for `asked.json` beside its answers: the words in which the `problems` are asked, where
-    they come from, the sampling. Where some want a program and some an answer, `prompt` is the first one's, and
-    `prompt_others` that of the others."""
-    greedy = not asked["temperature"]
-    kinds: dict[str, Problem] = {}
-    for problem in problems:
-        prompt = verifier_of(problem).prompt_name("student")
-        kinds.setdefault(prompt, problem.replace(question="{question}"))
-    words = dict(zip(("prompt", "prompt_others"), map(prompt_of, kinds.values()), strict=False))
-    return {
-        "suite": suite,
-        "source": source,
-        **words,
-        **asked,
-        **({"sampling": "greedy"} if greedy else {"top_p": TOP_P, "top_k": "off"}),
-        "repetition_penalty": 1.0,
-    }
 
 
 def differences(answers: dict[str, Sequence[dict]], seed: int) -> list[dict]:

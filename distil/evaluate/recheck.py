@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import json
 import tempfile
@@ -10,13 +9,13 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from distil.evaluate import metrics
+from distil.evaluate import metrics, settings
 from distil.evaluate.answers import judged, key_of
 from distil.evaluate.suites import measured
 from distil.workspace import plots
 from distil.workspace.environment import quiet
 from distil.workspace.errors import StageError
-from distil.workspace.files import read_jsonl, write_jsonl
+from distil.workspace.files import read_csv, read_jsonl, write_jsonl
 from distil.workspace.rows import Completion, Problem
 from distil.workspace.stage import run_folder
 
@@ -32,7 +31,7 @@ def recheck(folder: Path, students: Sequence[str]) -> list[str]:
     """
     from tqdm.auto import tqdm
 
-    asked = content(folder / "asked.json")
+    asked = content(folder / settings.FILE)
     problems = [Problem.from_dict(row) for row in rows(folder / "problems.jsonl")]
     seed, samples = asked["seed"], asked["samples"]
     wrong, answers = [], {}
@@ -80,12 +79,10 @@ def remedy(run: str) -> str:
 
 def numbers(file: Path) -> list:
     """What a file of 07 says, without the last digits of its numbers, which another machine may compute otherwise."""
-    if file.suffix == ".csv":
-        with open(file, newline="", encoding="utf-8") as handle:
-            return [[rounded(cell) for cell in row] for row in csv.reader(handle)]
-    if file.suffix == ".jsonl":
-        return [{key: rounded(value) for key, value in row.items()} for row in rows(file)]
-    return file.read_text(encoding="utf-8").splitlines()
+    if file.suffix not in (".csv", ".jsonl"):
+        return file.read_text(encoding="utf-8").splitlines()
+    found = read_csv(file) if file.suffix == ".csv" else rows(file)
+    return [{key: rounded(value) for key, value in row.items()} for row in found]
 
 
 def rounded(value: object) -> object:

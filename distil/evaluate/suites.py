@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qsl
 
+from distil.evaluate.published_scores import benchmarks
 from distil.problems.errors import ProblemError
 from distil.problems.sources import generate
 from distil.workspace.stage import run_folder
 
-# Samples a question of the benchmarks, as open-r1 takes them, at temperature 0.6; one greedy answer for anything else.
-SAMPLES = {"aime2024": 64, "math-500": 4, "gpqa-diamond": 8, "livecodebench": 16}
-TEMPERATURE = 0.6
+TEMPERATURE = 0.6  # of several answers to a question; a single one is greedy
 GENERATED = ("harder",)  # suites of `distil.problems.sources` that no profile trains on
 GENERATED_N = 150  # their problems, where `n` does not say
 
@@ -49,7 +48,7 @@ def read(text: str) -> Suite:
     name = name.removeprefix("hub:")
     try:
         n = int(options.pop("n", 0))
-        samples = int(options.pop("samples", SAMPLES.get(name, 1)))
+        samples = int(options.pop("samples", benchmarks().get(name, {"samples": 1})["samples"]))
         temperature = float(options.pop("temperature", TEMPERATURE if samples > 1 else 0.0))
     except ValueError:
         raise ProblemError(f"suite={text}: n and samples are whole numbers, temperature is a number") from None

@@ -16,14 +16,14 @@ from distil.llm.prompts import prompt_of
 from distil.models.student import base_of, encode_prompt, load_tokenizer
 from distil.train import memory
 from distil.train.common import ResultCache, dataset, on_one_gpu, train, trainer_arguments
-from distil.train.log import last_value, write_csv
+from distil.train.log import last_value
 from distil.train.model import load_student_for_training
 from distil.train.reward_model import RewardModel
 from distil.train.rewards import TERMS, Step, check_spread, length_trend, reward_terms, steps_of
 from distil.verify.registry import verifiable
 from distil.workspace.environment import quiet
 from distil.workspace.errors import StageError
-from distil.workspace.files import digest, sha256
+from distil.workspace.files import digest, sha256, write_csv
 from distil.workspace.rows import Problem, Row
 
 # the largest micro batch of completions when the student learns from them. A laptop has 8 GiB

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from distil.workspace.environment import peak_ram_gb
+from distil.workspace.files import write_csv
 
 
 def throughput_callback():
@@ -68,14 +68,6 @@ def last_value(log: Sequence[dict], column: str):
 
 
 def write_log(log: Sequence[dict], path: Path) -> None:
-    """Write the trainer's log as CSV, a column a quantity, the step first."""
-    write_csv(path, log, sorted({name for row in log for name in row}, key=lambda name: (name != "step", name)))
-
-
-def write_csv(path: Path, rows: Sequence[dict], columns: Sequence[str]) -> None:
-    """Write rows as CSV; a value that a row lacks is an empty field."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+    """The trainer's log as CSV, a column a quantity."""
+    columns = sorted({name for row in log for name in row}, key=lambda name: (name != "step", name))
+    write_csv(path, log, columns)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -76,9 +75,26 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_csv(path: Path) -> list[dict]:
-    """Rows of a CSV file of numbers; an empty field is None."""
-    with open(path, newline="", encoding="utf-8") as handle:
-        return [{k: float(v) if v else None for k, v in row.items()} for row in csv.DictReader(handle)]
+    """Rows of a CSV file, numbers as numbers; an empty field is None. Raises StageError if it is damaged."""
+    import pandas
+
+    try:
+        frame = pandas.read_csv(path, keep_default_na=False, na_values=["", "nan"], dtype_backend="numpy_nullable")
+    except ValueError as error:
+        raise StageError(f"{path} is damaged ({error}): make or fetch it anew") from None
+    return frame.astype(object).where(frame.notna(), None).to_dict("records")
+
+
+def csv_text(rows: Iterable[dict | Sequence[object]], columns: Sequence[str]) -> str:
+    """A CSV file of these columns; None and NaN are empty fields. Lines end as RFC 4180 has it."""
+    import pandas
+
+    return pandas.DataFrame(list(rows), columns=list(columns), dtype=object).to_csv(index=False, lineterminator="\r\n")
+
+
+def write_csv(path: Path, rows: Iterable[dict | Sequence[object]], columns: Sequence[str]) -> None:
+    """Write a CSV file whole or not at all."""
+    write_text(path, csv_text(rows, columns))
 
 
 @contextmanager

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from distil.workspace.files import write_csv
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; a name keeps its colour in every picture
 COLOURS = {
@@ -49,10 +50,7 @@ def save(fig, path: Path, columns: Sequence[str], rows: Sequence[Sequence[object
     path.parent.mkdir(parents=True, exist_ok=True)
     fig.savefig(path.with_suffix(".png"), dpi=150)
     fig.savefig(path.with_suffix(".svg"), metadata={"Date": None})
-    with open(path.with_suffix(".csv"), "w", newline="", encoding="utf-8") as handle:
-        writer = csv.writer(handle)
-        writer.writerow(columns)
-        writer.writerows(rows)
+    write_csv(path.with_suffix(".csv"), rows, columns)
     plt.show()
     plt.close(fig)
 
@@ -132,7 +130,7 @@ def curves(
             linewidth=max(1.5, 4.5 - number),  # lines that coincide stay visible, one upon the other
             linestyle="--" if dashed else "-",
         )
-        rows += [(name, x, y) for x, y in points]
+        rows += [(name, float(x), y) for x, y in points]
     fig.legend(frameon=False, loc="outside right upper")  # inside it would lie upon a line
     save(fig, path, ("series", xlabel, ylabel), rows)
 

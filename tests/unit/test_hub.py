@@ -203,7 +203,7 @@ SECRET = "".join(("hf", "_", "A1b2" * 9))
 @pytest.mark.parametrize(("name", "content", "message"), [
     ("adapter_config.json", f'{{"note": "{SECRET}"}}', "holds a Hugging Face token"),
     ("chat_template.jinja", "sk-" + "a1" * 12, "holds an API key"),
-    ("tokenizer_config.json", "-----BEGIN PRIVATE KEY-----", "holds a private key"),
+    ("tokenizer_config.json", "-----BEGIN PRIVATE KEY-----", "holds a secret (Private Key)"),
     ("tokenizer_config.json", "my own secret", "holds the value of TEACHER_API_KEY"),
     ("adapter_config.json", '{"base": "/mnt/models/x"}', "holds the path /mnt/models"),
     ("optimizer.pt", "", "optimizer.pt: state of a trainer"),

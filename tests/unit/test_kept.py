@@ -12,7 +12,7 @@ from conftest import ROOT
 from benchmarks.reference_run import claim
 from distil.cli import main
 from distil.workspace.errors import StageError
-from distil.workspace.files import sha256
+from distil.workspace.files import read_csv, sha256
 from distil.workspace.stage import STAGES, run_folder
 
 STUDENTS = "base,slow,fast,reinforced"
@@ -132,7 +132,7 @@ def test_where_no_pair_of_answers_ended_nothing_is_said_of_them():
 def test_a_row_of_the_teacher_is_what_students_are_held_against(finished, script):
     small_run.measure("r", "held-out?n=6&samples=3", f"{STUDENTS},teacher")
     said = json.loads((script.keep("r") / "claim.json").read_text())
-    accuracy = {row["student"]: row["accuracy"] for row in claim.table(finished / "artifacts/reference/results.csv")}
+    accuracy = {row["student"]: row["accuracy"] for row in read_csv(finished / "artifacts/reference/results.csv")}
     assert said["teacher"] == {"where": "the same problems", "accuracy": {"as the students": accuracy["teacher"]}}
     assert said["recovered"]["fast"]["as the students"] == round(accuracy["fast"] / accuracy["teacher"], 4)
     assert "teacher" not in said["recovered"] and "difference" in said["against"]["teacher"]["fast"]

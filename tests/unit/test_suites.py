@@ -133,7 +133,7 @@ def test_a_gated_benchmark_says_what_to_do(monkeypatch):
 def test_published_scores_come_with_their_doubts():
     rows = published_scores.rows
     doubted = {
-        suite: {m for m, _, _, doubt in rows(suite) if "questions" in doubt} for suite in published_scores.SUITES
+        suite: {m for m, _, _, doubt in rows(suite) if "questions" in doubt} for suite in published_scores.benchmarks()
     }
     assert doubted["aime2024"] == {"OpenThinker-7B"}, "31.3% of 30 questions is no whole number of them"
     assert doubted["gpqa-diamond"] == {"DistilQwen-ThoughtX-32B"} and not doubted["math-500"]
