@@ -42,7 +42,7 @@ TEXT = (".json", ".jsonl", ".jinja", ".txt", ".md", ".yaml", ".yml", ".csv", ".m
 
 @cache
 def detectors() -> list[BasePlugin]:
-    """The detectors of detect-secrets that know a token by its form. They are only asked what they see: none verifies."""
+    """The detectors of detect-secrets that know a token by its form; none of them asks a server whether it is valid."""
     from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
 
     return [kind() for name, kind in get_mapping_from_secret_type_to_class().items() if name not in GUESSES]
