@@ -24,7 +24,7 @@ from distil.train import sft
 from distil.workspace import plots
 from distil.workspace.environment import commit, environment
 from distil.workspace.files import append_jsonl, read_jsonl, sha256, write_text
-from distil.workspace.rows import TrainingRow
+from distil.workspace.rows import Completion, Problem, TrainingRow
 from distil.workspace.stage import run_folder
 
 STUDENTS, SUITES = ("slow", "fast", "adaptive"), ("easy", "harder")
@@ -77,11 +77,12 @@ def collect(run: str) -> None:
     tokens = {(name, suite): over_seeds(name, suite, "tokens_per_answer") for name in STUDENTS for suite in SUITES}
     ratios = [{"name": name, "harder_over_easy": round(tokens[name, "harder"] / tokens[name, "easy"], 3)}
               for name in STUDENTS]  # fmt: skip
-    answers: dict[str, list[dict]] = {name: [] for name in STUDENTS}
+    answers: dict[str, list[Completion]] = {name: [] for name in STUDENTS}
     for row in rows:
-        found = read_jsonl(folder / f"{row['seed']}-{row['name']}-{row['suite']}.jsonl")
-        answers[row["name"]] += [answer | {"id": f"{row['suite']} {answer['id']}"} for answer in found]
-    problems = [{"id": answer["id"], "task": answer["id"].split("-")[0]} for answer in answers[STUDENTS[0]]]
+        found = read_jsonl(folder / f"{row['seed']}-{row['name']}-{row['suite']}.jsonl", Completion)
+        answers[row["name"]] += [answer.replace(id=f"{row['suite']} {answer.id}") for answer in found]
+    unknown = dict.fromkeys(("domain", "question", "answer", "verifier", "source"), "")
+    problems = [Problem(id=answer.id, task=answer.id.split("-")[0], **unknown) for answer in answers[STUDENTS[0]]]
     plots.difficulty(metrics.by_difficulty(answers, problems), results / "adaptive")
     about = {
         "command": "python benchmarks/adaptive.py RUN STUDENT SEED [--tokens] [--learning-rate] [--n]",

@@ -25,6 +25,7 @@ from distil.publish import facts, leaks
 from distil.workspace.environment import root
 from distil.workspace.errors import StageError
 from distil.workspace.files import write_csv, write_jsonl, write_text
+from distil.workspace.rows import Chain, Problem
 from distil.workspace.stage import KEPT, RESPONSES, STAGES, run_folder
 
 MOST = 15_000_000  # bytes of all files together
@@ -53,8 +54,10 @@ def keep(run: str, judge_again: bool = False) -> Path:
             judged += found
         for stage in STAGES:
             copy_stage(finished / stage, new / stage)
-        chains = recheck.rows(finished / "01_collect" / "chains.jsonl")
-        write_jsonl(new / "01_collect" / "chains.jsonl", [{key: row[key] for key in OF_A_CHAIN} for row in chains])
+        chains = recheck.rows(finished / "01_collect" / "chains.jsonl", Chain)
+        write_jsonl(
+            new / "01_collect" / "chains.jsonl", [{key: getattr(chain, key) for key in OF_A_CHAIN} for chain in chains]
+        )
         about = {
             "command": "\n".join(commands(run, new)),
             "asked_of_teacher": asked_of_teacher(finished / RESPONSES),
@@ -106,7 +109,7 @@ def copy_measurement(source: Path, to: Path, judge_again: bool) -> list[str]:
         if (source / name).exists():
             to.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / name, to / name)
-    problems = recheck.rows(source / "problems.jsonl")
+    problems = recheck.rows(source / "problems.jsonl", Problem)
     write_jsonl(to / "problems.jsonl", problems)
     asked = recheck.content(source / settings.FILE)
     found, answers = [], {}
@@ -117,7 +120,7 @@ def copy_measurement(source: Path, to: Path, judge_again: bool) -> list[str]:
             found += [f"{name}: {text}" for text in recheck.judge_again(rows, problems, asked["samples"])]
         write_jsonl(to / file, rows)
     if found:
-        recheck.work_out(answers, problems, asked["seed"], asked["samples"], to)
+        recheck.work_out(answers, problems, to, seed=asked["seed"], samples=asked["samples"])
         for drawn in to.glob("*.svg"):
             drawn.unlink()
     return found
@@ -139,7 +142,7 @@ def commands(run: str, new: Path) -> list[str]:
     metas = {f"{stage}/meta.json": recheck.content(run_folder(run) / stage / "meta.json") for stage in STAGES}
     last, state = metas[f"{STAGES[-1]}/meta.json"], {"run.json": {"profile": profile}}
     asked = recheck.content(new / settings.FILE)
-    last["params"]["suite"] = suite(asked, recheck.rows(run_folder(run) / "01_collect" / "problems.jsonl"))
+    last["params"]["suite"] = suite(asked, recheck.rows(run_folder(run) / "01_collect" / "problems.jsonl", Problem))
     found = [facts.command(metas | state)]
     if (new / "greedy").exists():
         last["params"]["suite"] = SAMPLED
@@ -148,9 +151,9 @@ def commands(run: str, new: Path) -> list[str]:
     return found
 
 
-def suite(asked: dict, problems: list[dict]) -> str:
+def suite(asked: dict, problems: list[Problem]) -> str:
     """07's parameter of that name for what was `asked` of a run with such `problems`, as a profile would write it."""
-    n, held_out = asked["source"]["problems"], sum(problem["split"] == "test" for problem in problems)
+    n, held_out = asked["source"]["problems"], sum(problem.split == "test" for problem in problems)
     options = {
         "n": n if n < held_out else None,
         "samples": asked["samples"] if asked["samples"] > 1 else None,

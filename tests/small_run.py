@@ -11,7 +11,7 @@ from distil.models.weights import TINY, resolve
 from distil.publish import facts
 from distil.train.reward_model import HEADS
 from distil.workspace.files import write_jsonl
-from distil.workspace.rows import Problem
+from distil.workspace.rows import Chain, Completion, Problem
 from distil.workspace.stage import Stage
 
 TEACHER = {"teacher": "qwen2.5-coder-1.5b-instruct", "endpoint": "recorded:qwen2.5-coder-1.5b"}
@@ -45,7 +45,7 @@ def measure(run: str, suite: str, students: str) -> None:
     rng, asked = random.Random(0), suites.read(suite)
     sampling = {"samples": asked.samples, "temperature": asked.temperature, "max_new_tokens": 24, "batch_size": 8}
     stage = Stage(run, "07_eval", seed=0, students=students, suite=suite, engine="transformers:8", **sampling)
-    held_out = stage.read("01_collect/problems.jsonl")
+    held_out = stage.read("01_collect/problems.jsonl", Problem)
     into, (test, source) = asked.folder, suites.load(asked, held_out, 0)
     pinned = settings.pin(asked.name, source, test, seed=0, engine="transformers", **sampling)
     settings.write(stage, into, pinned)
@@ -56,21 +56,21 @@ def measure(run: str, suite: str, students: str) -> None:
         answers[name] = [answer(p, k, rng.random() < share, rng) for p in test for k in range(asked.samples)]
         stage.write(f"{into}completions/{name}.jsonl", answers[name])
     recheck.headless()
-    recheck.work_out(answers, test, 0, asked.samples, stage.folder / into)
+    recheck.work_out(answers, test, stage.folder / into, seed=0, samples=asked.samples)
     for file in sorted(path for path in (stage.folder / into).iterdir() if path.is_file()):
         if file.name not in (".lock", settings.FILE):
             stage.path(f"{into}{file.name}")
     stage.finish()
 
 
-def problem(i: int) -> dict:
+def problem(i: int) -> Problem:
     kind = {"domain": "math", "task": "sums", "verifier": "exact", "source": "made up", "split": "test"}
-    return {"id": str(i), "question": f"{i} - {i - 1} =", "answer": "1", **kind}
+    return Problem(id=str(i), question=f"{i} - {i - 1} =", answer="1", **kind)
 
 
-def chain(i: int, style: str) -> dict:
+def chain(i: int, style: str) -> Chain:
     made = {"id": f"{i}-{style}-0", "problem_id": str(i), "style": style, "thought": "Hm.", "solution": "\\boxed{1}"}
-    return made | {"teacher": TEACHER["teacher"], "n_tokens": 9, "finish_reason": "stop", "correct": i > 0}
+    return Chain(**made, teacher=TEACHER["teacher"], n_tokens=9, finish_reason="stop", correct=i > 0)
 
 
 def row(name: str, a: int, b: int) -> dict:
@@ -81,20 +81,20 @@ def row(name: str, a: int, b: int) -> dict:
     return {"instruction": instruction, "output": output, "messages": messages, "problem_id": name, "chain_id": name}
 
 
-def answer(problem: dict, sample: int, correct: bool, rng: random.Random) -> dict:
+def answer(problem: Problem, sample: int, correct: bool, rng: random.Random) -> Completion:
     text = "\\boxed{1}" if correct else "A long thought that was cut off before it came to"
-    ((given, right),) = judged([text], [Problem.from_dict(problem)])
-    return {
-        "id": problem["id"],
-        "of": "0",
-        "text": text,
-        "n_tokens": rng.randint(5, 24),
-        "finish_reason": "stop" if correct else "length",
-        "seconds": 0.125,
-        "correct": right,
-        "answer": given,
-        "sample": sample,
-    }
+    ((given, right),) = judged([text], [problem])
+    return Completion(
+        id=problem.id,
+        of="0",
+        text=text,
+        n_tokens=rng.randint(5, 24),
+        finish_reason="stop" if correct else "length",
+        seconds=0.125,
+        correct=right,
+        answer=given,
+        sample=sample,
+    )
 
 
 def adapter(run: str) -> None:

@@ -15,6 +15,7 @@ from distil.evaluate.metrics import shares, speed
 from distil.models.published import TEACHER
 from distil.workspace.errors import StageError
 from distil.workspace.files import read_csv
+from distil.workspace.rows import Completion
 from distil.workspace.stage import STAGES
 from distil.workspace.statistics import difference
 
@@ -36,9 +37,9 @@ def students(folder: Path) -> list[str]:
     return [str(row["student"]) for row in read_csv(folder / "results.csv")]
 
 
-def answers(folder: Path) -> dict[str, list[dict]]:
+def answers(folder: Path) -> dict[str, list[Completion]]:
     """The kept answers of each student. Raises StageError if a file is missing or damaged."""
-    return {name: recheck.rows(folder / "completions" / f"{name}.jsonl") for name in students(folder)}
+    return {name: recheck.rows(folder / "completions" / f"{name}.jsonl", Completion) for name in students(folder)}
 
 
 def claim(folder: Path) -> dict:
@@ -94,11 +95,11 @@ def claim(folder: Path) -> dict:
     }
 
 
-def ended(slow: list[dict], fast: list[dict]) -> dict:
+def ended(slow: list[Completion], fast: list[Completion]) -> dict:
     """{pairs, of, tokens_gain}: pairs of answers, to one question and of one number, that both ended by themselves, of
     all pairs; and how many times fewer tokens the fast ones have, None without a pair."""
-    both = [pair for pair in zip(slow, fast, strict=True) if all(row["finish_reason"] == "stop" for row in pair)]
-    tokens = [sum(row["n_tokens"] for row in rows) for rows in zip(*both, strict=True)]
+    both = [pair for pair in zip(slow, fast, strict=True) if all(row.finish_reason == "stop" for row in pair)]
+    tokens = [sum(row.n_tokens for row in rows) for rows in zip(*both, strict=True)]
     return {"pairs": len(both), "of": len(fast), "tokens_gain": round(tokens[0] / tokens[1], 2) if both else None}
 
 
@@ -151,7 +152,7 @@ def seconds(folder: Path, stage: str) -> Iterator[float]:
         yield recheck.content(file)["result"]["seconds"]
     if stage == STAGES[-1]:
         for place in measurements(folder):
-            yield from (row["seconds"] or 0.0 for rows in answers(place).values() for row in rows)
+            yield from (row.seconds or 0.0 for rows in answers(place).values() for row in rows)
 
 
 def claim_text(shown: dict) -> str:

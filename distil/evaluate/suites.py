@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl
 from distil.evaluate.published_scores import benchmarks
 from distil.problems.errors import ProblemError
 from distil.problems.sources import generate
+from distil.workspace.rows import Problem
 from distil.workspace.stage import run_folder
 
 TEMPERATURE = 0.6  # of several answers to a question; a single one is greedy
@@ -70,7 +71,7 @@ def read(text: str) -> Suite:
     return Suite(name, n, samples, temperature, options)
 
 
-def load(suite: Suite, held_out: Sequence[dict], seed: int) -> tuple[list[dict], dict]:
+def load(suite: Suite, held_out: Sequence[Problem], seed: int) -> tuple[list[Problem], dict]:
     """(problems, where they come from) of a suite; `held_out` are the run's own problems.
 
     `n` of several families are shared evenly; `n` of a benchmark are drawn by `seed`. The source names repository and
@@ -100,16 +101,16 @@ def load(suite: Suite, held_out: Sequence[dict], seed: int) -> tuple[list[dict],
     return checked, source | {"problems": len(checked)}
 
 
-def by_turns(problems: Sequence[dict]) -> list[dict]:
+def by_turns(problems: Sequence[Problem]) -> list[Problem]:
     """Problems ordered so that any first few hold as many of each family as can be."""
-    families: dict[str, list[dict]] = {}
+    families: dict[str, list[Problem]] = {}
     for problem in problems:
-        families.setdefault(problem["task"], []).append(problem)
+        families.setdefault(problem.task, []).append(problem)
     longest = max(map(len, families.values()), default=0)
     return [p for i in range(longest) for task in sorted(families) for p in families[task][i : i + 1]]
 
 
-def from_hub(suite: Suite, seed: int) -> tuple[list[dict], dict]:
+def from_hub(suite: Suite, seed: int) -> tuple[list[Problem], dict]:
     """(problems, {name, repository, revision}) of a benchmark. Raises ProblemError."""
     from distil.problems.hub import fetch, for_test, hub_map, rows_from, shuffled
 

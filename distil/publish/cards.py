@@ -38,7 +38,7 @@ def finished(card: str, facts: dict, *names: str | None) -> str:
         words = ", ".join(dict.fromkeys(missing))
         raise StageError(
             f"the card says {words}, which no measured file holds: it is not written. Run the stage that measures "
-            "it again; if it is there, distil/publish/cards.py says what it should not"
+            "it again; if it is there, a template in distil/publish/templates says what it should not"
         )
     return card
 

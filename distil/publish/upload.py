@@ -126,7 +126,7 @@ def plan(run: str, push: str, repository: str, students: str) -> list[Upload]:
                 result = benchmark_file(facts, student)
                 extra = dict([result]) if result else {}
             source = merge(run, source, place) if word == "merged" else source
-        uploads.append(lay_out(run, place, kind, source, sources, {"README.md": card, **extra}))
+        uploads.append(lay_out(run, place, kind, source=source, more=sources, texts={"README.md": card, **extra}))
     return uploads
 
 

@@ -139,6 +139,17 @@ def test_a_student_that_was_not_measured_has_no_card(home):
         cards.model_card(facts.read("r"), "slow", cards.Names("me/x"), merged=False)
 
 
+def test_a_run_of_an_earlier_version_has_its_settings_in_meta_json(home):
+    card = upload.plan("r", "fast", "me/tiny", small_run.STUDENTS)[0].card
+    file = home / "artifacts/r/07_eval/asked.json"
+    asked = json.loads(file.read_text())
+    write_text(file, json.dumps({name: asked[name] for name in ("suite", "samples", "seed")}))
+    assert upload.plan("r", "fast", "me/tiny", small_run.STUDENTS)[0].card == card
+    (home / "artifacts/r/07_eval/meta.json").unlink()
+    with pytest.raises(StageError, match="07_eval/meta.json is missing: run 07_eval before a card is written"):
+        upload.plan("r", "fast", "me/tiny", small_run.STUDENTS)
+
+
 def test_a_file_that_is_missing(home):
     (home / "artifacts/r/07_eval/differences.jsonl").unlink()
     with pytest.raises(StageError, match="differences.jsonl is missing: a card has no number without a file"):

@@ -218,7 +218,7 @@ def test_what_must_not_leave_is_refused(home, tmp_path, monkeypatch, name, conte
     (folder / name).parent.mkdir(parents=True)
     (folder / name).write_text(content)
     with pytest.raises(StageError, match="me/x is not published") as error:
-        lay_out("r", "me/x", "model", folder, [], {"README.md": "# x\n"})
+        lay_out("r", "me/x", "model", source=folder, more=[], texts={"README.md": "# x\n"})
     assert message in str(error.value) and SECRET not in str(error.value)
     assert not planned(home, "me/x"), "nothing is left that could be sent"
 

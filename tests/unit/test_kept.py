@@ -13,6 +13,7 @@ from benchmarks.reference_run import claim
 from distil.cli import main
 from distil.workspace.errors import StageError
 from distil.workspace.files import read_csv, sha256
+from distil.workspace.rows import Completion
 from distil.workspace.stage import STAGES, run_folder
 
 STUDENTS = "base,slow,fast,reinforced"
@@ -125,7 +126,7 @@ def test_the_claim_is_what_the_answers_say(kept):
 
 
 def test_where_no_pair_of_answers_ended_nothing_is_said_of_them():
-    cut = [{"finish_reason": "length", "n_tokens": 8}]
+    cut = [Completion(id="1", text="", n_tokens=8, finish_reason="length", seconds=None, correct=False, answer=None)]
     assert claim.ended(cut, cut) == {"pairs": 0, "of": 1, "tokens_gain": None}
 
 
