@@ -1,17 +1,31 @@
-# Two commands: `make run` from clone to a result, `make test` for all tests that need no GPU, network or browser.
+# `make run` from clone to a result; `make check` before every commit; `make test` for all tests that need no GPU,
+# network or browser.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test install lint lab clean
+# Two processes share the cores. Threads that spin while they wait would take them from each other.
+WORKERS ?= 2
+THREADS := $(shell cores=$$(getconf _NPROCESSORS_ONLN); each=$$((cores / $(WORKERS))); echo $$((each > 0 ? each : 1)))
+PYTEST := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=$(THREADS) $(BIN)/pytest -n $(WORKERS) --dist loadgroup
+
+.PHONY: run check test install lint lab clean
 
 run: install
 	$(BIN)/distil run --profile cpu
 
-test: install
+check: lint
+	$(PYTEST) -m fast
+
+test: lint
+	$(PYTEST) -m "not gpu and not network and not browser"
+
+lint: install
 	$(BIN)/ruff check .
-	$(BIN)/pytest -m "not gpu and not network and not browser"
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
 
 install: $(STAMP)
 
@@ -20,9 +34,6 @@ $(STAMP): pyproject.toml requirements.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
 	touch $@
-
-lint: install
-	$(BIN)/ruff check .
 
 lab: install
 	$(BIN)/jupyter lab notebooks

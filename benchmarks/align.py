@@ -22,7 +22,6 @@ from pathlib import Path
 from held_out import N_TEST, measured, problems_of
 
 from distil.chains import judge, student_judge
-from distil.chains.collect import chain_text
 from distil.evaluate import metrics
 from distil.llm.cache import Reply
 from distil.models.student import generate, load_tokenizer
@@ -31,6 +30,7 @@ from distil.models.weights import resolve
 from distil.train import sft
 from distil.workspace.environment import commit, environment
 from distil.workspace.files import append_jsonl, digest, read_jsonl, write_jsonl, write_text
+from distil.workspace.rows import AlignedChain, Chain, Problem
 from distil.workspace.stage import run_folder
 
 SFT = {"train_tokens": 60_000, "learning_rate": 2e-4, "max_length": 512, "method": "lora"}
@@ -46,20 +46,20 @@ SETS = {
 }
 
 
-def candidates(run: str) -> tuple[list[dict], dict[str, dict]]:
+def candidates(run: str) -> tuple[list[Chain], dict[str, Problem]]:
     """The chains that 03 was given, and the problems by id."""
     folder = run_folder(run)
-    problems = {p["id"]: p for p in read_jsonl(folder / "01_collect/problems.jsonl")}
-    fast = [c for c in read_jsonl(folder / "01_collect/chains.jsonl") if c["correct"] and c["style"] == "fast"]
-    return fast + read_jsonl(folder / "02_rewrite/chains.jsonl"), problems
+    problems = {p.id: p for p in read_jsonl(folder / "01_collect/problems.jsonl", Problem)}
+    fast = [c for c in read_jsonl(folder / "01_collect/chains.jsonl", Chain) if c.correct and c.style == "fast"]
+    return fast + read_jsonl(folder / "02_rewrite/chains.jsonl", Chain), problems
 
 
 def remembered(rate: Callable, path: Path) -> Callable:
     """The same judge, who is not asked again about a chain whose verdict lies in `path`."""
 
-    def asked(items: list[tuple[dict, dict]], seed: int) -> list[dict]:
+    def asked(items: list[judge.Item], seed: int) -> list[dict]:
         known = {row["of"]: row["verdict"] for row in (read_jsonl(path) if path.exists() else [])}
-        keys = [digest(chain_text(chain), problem["id"], seed) for chain, problem in items]
+        keys = [digest(chain.full_text, problem.id, seed) for chain, problem in items]
         missing = {key: item for key, item in zip(keys, items, strict=True) if key not in known}
         if missing:
             verdicts = rate(list(missing.values()), seed)
@@ -92,12 +92,12 @@ class Local:
 
 def judge_all(run: str, student: str, teacher: str | None = None) -> None:
     chains, problems = candidates(run)
-    items = [(chain, problems[chain["problem_id"]]) for chain in chains]
+    items = [(chain, problems[chain.problem_id]) for chain in chains]
     folder = run_folder(run) / "align"
     rate = student_judge.by_student(student, items, samples=SAMPLES, batch_size=800)
     rate = remembered(rate, folder / "verdicts.jsonl")
     rounds = MAX_ROUNDS if teacher else 0
-    rows = judge.align(chains, problems, rate, Local(teacher or "none"), 0, rounds)
+    rows = judge.align(chains, problems, rate, Local(teacher or "none"), seed=0, max_rounds=rounds)
     write_jsonl(folder / "student.jsonl", rows)
     print(Counter(row["trail"][0]["difficulty"] for row in rows), sum(row["kept"] for row in rows), flush=True)
 
@@ -106,20 +106,20 @@ def chosen(run: str, seed: int) -> dict[str, list[dict]]:
     """The training rows of each set, equally many."""
     chains, problems = candidates(run)
     rng = random.Random(seed)
-    by_llm = [row for row in read_jsonl(run_folder(run) / "03_judge" / "aligned.jsonl") if row["kept"]]
-    by_student = [row for row in read_jsonl(run_folder(run) / "align" / "student.jsonl") if row["kept"]]
-    one_each = list({chain["problem_id"]: chain for chain in rng.sample(chains, len(chains))}.values())
+    by_llm = [row for row in read_jsonl(run_folder(run) / "03_judge" / "aligned.jsonl", AlignedChain) if row.kept]
+    by_student = [row for row in read_jsonl(run_folder(run) / "align" / "student.jsonl", AlignedChain) if row.kept]
+    one_each = list({chain.problem_id: chain for chain in rng.sample(chains, len(chains))}.values())
     sets = {
         "random": one_each,
         BASELINE: judge.select_fast(chains),
-        "llm": judge.select_fast([row["chain"] for row in by_llm if len(row["trail"]) == 1]),
-        "student": judge.select_fast([row["chain"] for row in by_student if len(row["trail"]) == 1]),
-        "llm-loop": judge.select_fast([row["chain"] for row in by_llm if len(row["trail"]) <= 1 + MAX_ROUNDS]),
-        "student-loop": judge.select_fast([row["chain"] for row in by_student]),
+        "llm": judge.select_fast([row.chain for row in by_llm if len(row.trail) == 1]),
+        "student": judge.select_fast([row.chain for row in by_student if len(row.trail) == 1]),
+        "llm-loop": judge.select_fast([row.chain for row in by_llm if len(row.trail) <= 1 + MAX_ROUNDS]),
+        "student-loop": judge.select_fast([row.chain for row in by_student]),
     }
     size = min(len(rows) for rows in sets.values())
     return {
-        name: [judge.training_row(c, problems[c["problem_id"]]) for c in rng.sample(rows, size)]
+        name: [judge.training_row(c, problems[c.problem_id]) for c in rng.sample(rows, size)]
         for name, rows in sets.items()
     }
 

@@ -25,7 +25,8 @@ from pathlib import Path
 from distil.llm.client import Chat
 from distil.problems.humaneval import BEGUN, MAX_TOKENS, load, messages
 from distil.sandbox.confine import mechanism
-from distil.verify.code import check_all
+from distil.verify.code import result_of
+from distil.verify.registry import map_problems
 from distil.workspace.environment import environment
 from distil.workspace.files import write_jsonl, write_text
 from distil.workspace.statistics import interval
@@ -50,7 +51,7 @@ def ask(args: argparse.Namespace) -> None:
         sys.exit(f"{len(chat.failures)} requests failed, such as {chat.failures[0].reason}; give the command again")
     rows = [
         {
-            "id": problem["id"],
+            "id": problem.id,
             "text": (BEGUN if begun else "") + reply.text,
             "finish_reason": reply.finish_reason,
             "tokens": reply.completion_tokens,
@@ -72,10 +73,10 @@ def ask(args: argparse.Namespace) -> None:
 def check(args: argparse.Namespace) -> None:
     """Run the answers of a file and put its row into results/harness.json."""
     asked = json.loads(args.answers.read_text(encoding="utf-8"))
-    problems = {problem["id"]: problem for problem in load()}
+    problems = {problem.id: problem for problem in load()}
     rows = asked["rows"]
     clock = time.perf_counter()
-    verdicts = check_all([row["text"] for row in rows], [problems[row["id"]] for row in rows])
+    verdicts = map_problems(result_of, [problems[row["id"]] for row in rows], [row["text"] for row in rows])
     seconds = time.perf_counter() - clock
     found = [
         {"id": row["id"], "passed": verdict.passed, "reason": verdict.reason}

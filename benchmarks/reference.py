@@ -20,7 +20,7 @@ from pathlib import Path
 from benchmarks.reference_run import claim, kept
 from distil.evaluate import recheck, suites
 from distil.llm.cache import USAGE
-from distil.pipeline import driver
+from distil.pipeline import progress
 from distil.publish import facts, leaks
 from distil.workspace.environment import root
 from distil.workspace.errors import StageError
@@ -135,7 +135,7 @@ def copy_stage(source: Path, to: Path) -> None:
 
 def commands(run: str, new: Path) -> list[str]:
     """The `distil run` commands that make it again: of the main measurement, and of greedy answers beside it."""
-    profile = driver.read_state(run).get("profile", "cpu")
+    profile = progress.read_run(run).get("profile", "cpu")
     metas = {f"{stage}/meta.json": recheck.content(run_folder(run) / stage / "meta.json") for stage in STAGES}
     last, state = metas[f"{STAGES[-1]}/meta.json"], {"run.json": {"profile": profile}}
     asked = recheck.content(new / "asked.json")

@@ -51,8 +51,7 @@ def measure(run: str, student: str, seed: int, names: list[str]) -> None:
     grader = folder / f"{seed}-reward_model"
     if not grader.exists():
         rows = judged_rows(run)
-        held = {row["problem_id"] for row in judge.split_by_problem(rows, seed, valid_share=0.3)[1]}
-        split = [row | {"held_out": row["problem_id"] in held} for row in rows]
+        split = [row | {"held_out": judge.for_validation(row["problem_id"], seed, 0.3)} for row in rows]
         scratch = folder / f"{seed}-reward_model.part"
         shutil.rmtree(scratch, ignore_errors=True)
         reward_model.fit_reward_model(split, student, scratch)

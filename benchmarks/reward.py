@@ -13,10 +13,11 @@ import json
 import time
 from pathlib import Path
 
-from distil.chains import collect, judge
+from distil.chains import judge
 from distil.train import reward_model
 from distil.workspace.environment import environment
 from distil.workspace.files import read_jsonl, write_text
+from distil.workspace.rows import Chain, Problem
 from distil.workspace.stage import run_folder
 
 SPLITS = 5
@@ -25,16 +26,16 @@ SPLITS = 5
 def judged_rows(run: str) -> list[dict]:
     """Rows as the reward model wants them: every chain that the judge graded or that is known to be wrong."""
     folder = run_folder(run)
-    problems = {p["id"]: p for p in read_jsonl(folder / "01_collect" / "problems.jsonl")}
-    chains = [c for stage in ("01_collect", "02_rewrite") for c in read_jsonl(folder / stage / "chains.jsonl")]
+    problems = {p.id: p for p in read_jsonl(folder / "01_collect" / "problems.jsonl", Problem)}
+    chains = [c for stage in ("01_collect", "02_rewrite") for c in read_jsonl(folder / stage / "chains.jsonl", Chain)]
     grades = {s["chain_id"]: (s["rv"], s["cd"]) for s in read_jsonl(folder / "03_judge" / "scores.jsonl")}
     rows = []
     for chain in chains:
-        if chain["id"] in grades or chain["correct"] is False:
-            rv, cd = grades.get(chain["id"], (None, None))
+        if chain.id in grades or chain.correct is False:
+            rv, cd = grades.get(chain.id, (None, None))
             rows.append({
-                "question": problems[chain["problem_id"]]["question"], "text": collect.chain_text(chain), "rv": rv,
-                "cd": cd, "correct": int(chain["correct"]), "problem_id": chain["problem_id"], "held_out": False,
+                "question": problems[chain.problem_id].question, "text": chain.full_text, "rv": rv,
+                "cd": cd, "correct": int(chain.correct), "problem_id": chain.problem_id, "held_out": False,
             })  # fmt: skip
     return rows
 
@@ -44,8 +45,7 @@ def measure(rows: list[dict], backbone: str) -> list[dict]:
     found: dict[tuple, list[dict]] = {}
     _, _, features = reward_model.read(rows, backbone)
     for seed in range(SPLITS):
-        held = {row["problem_id"] for row in judge.split_by_problem(rows, seed, valid_share=0.3)[1]}
-        split = [row | {"held_out": row["problem_id"] in held} for row in rows]
+        split = [row | {"held_out": judge.for_validation(row["problem_id"], seed, 0.3)} for row in rows]
         _, quality, _ = reward_model.fit_heads(split, features)
         for head in reward_model.HEADS:
             for predictor in ("model", "length_only"):

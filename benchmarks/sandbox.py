@@ -17,7 +17,8 @@ from pathlib import Path
 
 from distil.problems.humaneval import BEGUN, load
 from distil.sandbox.confine import works
-from distil.verify.code import check_all
+from distil.verify.code import result_of
+from distil.verify.registry import map_problems
 from distil.workspace.environment import environment
 from distil.workspace.files import write_text
 
@@ -33,10 +34,10 @@ def measure(how: str) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         verdicts, harm = attack(Path(folder))
     problems = load()
-    right = [f"{BEGUN}{problem['prompt']}{problem['solution']}\n```" for problem in problems]
-    empty = [f"{BEGUN}{problem['prompt']}    return None\n```" for problem in problems]
+    right = [f"{BEGUN}{problem.prompt}{problem.solution}\n```" for problem in problems]
+    empty = [f"{BEGUN}{problem.prompt}    return None\n```" for problem in problems]
     clock = time.perf_counter()
-    passed = check_all(right, problems)
+    passed = map_problems(result_of, problems, right)
     seconds = time.perf_counter() - clock
     return {
         "mechanism": how,
@@ -45,7 +46,7 @@ def measure(how: str) -> dict:
         "harm": harm,
         "humaneval_solutions": len(problems),
         "humaneval_solutions_passed": sum(verdict.passed for verdict in passed),
-        "humaneval_empty_passed": sum(verdict.passed for verdict in check_all(empty, problems)),
+        "humaneval_empty_passed": sum(verdict.passed for verdict in map_problems(result_of, problems, empty)),
         "verdicts_per_s": round(len(problems) / seconds, 1),
         "reasons": {name: verdict.reason for name, verdict in verdicts.items()},
     }

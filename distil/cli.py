@@ -117,7 +117,13 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.command == "run":
             return driver.run(
-                args.profile, args.run or args.profile, args.first, args.last, args.sets, args.force, args.dry_run
+                args.profile,
+                args.run or args.profile,
+                sets=args.sets,
+                first=args.first,
+                last=args.last,
+                force=args.force,
+                dry_run=args.dry_run,
             )
         if args.command == "status":
             return doctor.status(args.run)

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from distil.sandbox.run import Verdict, run, run_program
+from distil.sandbox.run import RunResult, run, run_program
 
 TIMEOUT_S = 2.0
 WORDS = ("OUTSIDE", "PARENT", "PORT", "REPOSITORY")  # replaced in the programs
@@ -92,7 +92,7 @@ def left_over() -> list[str]:
     return sorted(commands[pid] for pid in mine - {os.getpid()} if pid in commands)
 
 
-def attack(folder: Path, workers: int = 8) -> tuple[dict[str, Verdict], list[str]]:
+def attack(folder: Path, workers: int = 8) -> tuple[dict[str, RunResult], list[str]]:
     """({program: verdict}, harm done) of all of them, run in `folder` as the mechanism of this machine allows."""
     harm: list[str] = []
     with watched(folder, harm) as words, ThreadPoolExecutor(workers) as pool:
@@ -102,10 +102,10 @@ def attack(folder: Path, workers: int = 8) -> tuple[dict[str, Verdict], list[str
                 code = code.replace(word, words[word])
             return code
 
-        def function(code: str) -> Verdict:
+        def function(code: str) -> RunResult:
             return run(fill(code), f"assert answer(7) == {SECRET!r}", timeout_s=TIMEOUT_S, memory_mb=256)
 
-        def program(code: str) -> Verdict:
+        def program(code: str) -> RunResult:
             return run_program(fill(code), [("7\n", SECRET)], timeout_s=TIMEOUT_S, memory_mb=256)
 
         verdicts = dict(zip(FUNCTIONS, pool.map(function, FUNCTIONS.values()), strict=True))

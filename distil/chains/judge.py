@@ -6,26 +6,27 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from statistics import mean
+from typing import TypeVar
 
-from distil.chains.collect import chain_text
 from distil.chains.judge_replies import parse_rating, parse_verdict
 from distil.chains.rewrite import rewrite
 from distil.llm.client import Chat
 from distil.llm.prompts import messages, prompt_of
-from distil.workspace.rows import AlignedChain, TrainingRow
+from distil.models.weights import TINY
+from distil.workspace.rows import AlignedChain, Chain, Problem, TrainingRow
 
+T = TypeVar("T")
+Item = tuple[Chain, Problem]
 IMPROVE = {"easy": "expand", "hard": "simplify"}
 
 
-def ask(
-    items: Sequence[tuple[dict, dict]], chat: Chat, prompt: str, parse, seed: int, votes: int, **values
-) -> list[list]:
-    """`votes` parsed replies for each (chain, problem); what does not parse is asked for once more, then left out."""
+def ask(items: Sequence[Item], chat: Chat, prompt: str, parse, *, seed: int, votes: int, **values) -> list[list]:
+    """`votes` parsed replies for each item; what does not parse is asked for once more, then left out."""
     parsed: list[list] = [[] for _ in items]
     jobs = [(i, vote) for i in range(len(items)) for vote in range(votes)]
     for attempt in range(2):
         prompts = {  # one for all votes on a chain, so that many votes take little memory
-            i: messages(prompt, question=items[i][1]["question"], chain=chain_text(items[i][0]), **values)
+            i: messages(prompt, question=items[i][1].question, chain=items[i][0].full_text, **values)
             for i in dict.fromkeys(i for i, _ in jobs)
         }
         replies = chat.map(
@@ -46,11 +47,22 @@ def ask(
     return parsed
 
 
-def difficulty(items: Sequence[tuple[dict, dict]], chat: Chat, student: str, seed: int, votes: int = 3) -> list[dict]:
-    """{difficulty, agreement} for each (chain, problem): the majority of `votes`, or `unrated` where there is none."""
+def spoken_name(student: str) -> str:
+    """The name by which the judge is told of a student: the last part of its id or folder.
+
+    The random student of the tests goes by the name of the one it stands in for, whose verdicts are recorded.
+    """
+    return "SmolLM2-135M-Instruct" if student == TINY else student.rstrip("/").rpartition("/")[2]
+
+
+def verdicts(items: Sequence[Item], chat: Chat, *, student: str, seed: int, votes: int = 3) -> list[dict]:
+    """{difficulty, agreement} of each chain for a student: the majority of `votes` verdicts, or `unrated`.
+
+    `student` is a model id; the judge is told its name.
+    """
     rated = []
-    for verdicts in ask(items, chat, "difficulty", parse_verdict, seed, votes, student=student):
-        counts = Counter(verdicts).most_common()
+    for given in ask(items, chat, "difficulty", parse_verdict, seed=seed, votes=votes, student=spoken_name(student)):
+        counts = Counter(given).most_common()
         clear = counts and (len(counts) == 1 or counts[0][1] > counts[1][1])
         rated.append(
             {
@@ -62,152 +74,151 @@ def difficulty(items: Sequence[tuple[dict, dict]], chat: Chat, student: str, see
 
 
 def by_llm(chat: Chat, student: str, votes: int) -> Callable:
-    """The judge behind an endpoint, for `align`; `student` is the name by which the judge is told of the pupil."""
-    return lambda items, seed: difficulty(items, chat, student, seed, votes)
+    """The judge behind an endpoint, for `align`."""
+    return lambda items, seed: verdicts(items, chat, student=student, seed=seed, votes=votes)
 
 
-def ratings(items: Sequence[tuple[dict, dict]], chat: Chat, seed: int, votes: int) -> list[dict]:
-    """{rv, cd, correct} for each (chain, problem): means of `votes` grades, 0-9, and what most votes say of its truth.
+def ratings(items: Sequence[Item], chat: Chat, seed: int, votes: int) -> list[dict]:
+    """{rv, cd, correct} of each chain: two grades, 0-9, each the mean of `votes`, and the majority's word on its truth.
 
-    One reply of a small judge is a coarse grade; what several of them have in common is a finer one. Each is None where
-    the judge gave no readable rating; a tie on truth is 0.
+    One reply of a small judge is a coarse grade, the mean of several a finer one. All are None where the judge gave no
+    readable rating. A tie on truth is 0.
     """
     rated = []
-    for given in ask(items, chat, "rate", parse_rating, seed, votes):
+    for given in ask(items, chat, "rate", parse_rating, seed=seed, votes=votes):
         means = {key: round(mean(v[key] for v in given), 3) if given else None for key in ("rv", "cd", "correct")}
         rated.append(means | ({"correct": int(means["correct"] > 0.5)} if given else {}))
     return rated
 
 
 def align(
-    chains: Sequence[dict],
-    problems: dict[str, dict],
-    rate: Callable[[Sequence[tuple[dict, dict]], int], list[dict]],
+    chains: Sequence[Chain],
+    problems: dict[str, Problem],
+    rate: Callable[[Sequence[Item], int], list[dict]],
     rewriter: Chat,
+    *,
     seed: int,
     max_rounds: int = 2,
-) -> list[dict]:
-    """Rate, improve, and rate again until a chain is medium, at most `max_rounds` improvements.
+) -> list[AlignedChain]:
+    """Rate, improve, and rate again until a chain is medium, with at most `max_rounds` improvements.
 
-    `rate` is the judge: of [(chain, problem)] and a seed it makes [{difficulty, agreement}]; `by_llm` here and
-    `follow.by_student` give one. Returns a row for each chain: {id, problem_id, kept, reason, chain, trail}. `chain`
-    is the last form of the chain and `trail` the list of {round, difficulty, agreement, action, n_tokens, text} that
-    led there, with whatever else the judge measured. `reason` says why a chain was not kept: `unrated`,
-    `rounds used up (<verdict>)`, or `<expand|simplify>: <what was wrong with it>`.
+    `rate` is the judge, made by `by_llm` or `student_judge.by_student`: it takes items and a seed and returns a row
+    {difficulty, agreement} for each. `reason` of a chain that was not kept is `unrated`, `rounds used up (<verdict>)`,
+    or `<expand|simplify>: <why the rewrite was rejected>`.
     """
     rows = {
-        c["id"]: AlignedChain(id=c["id"], problem_id=c["problem_id"], kept=False, reason=None, chain=c, trail=[])
-        for c in chains
+        c.id: AlignedChain(id=c.id, problem_id=c.problem_id, kept=False, reason=None, chain=c, trail=[]) for c in chains
     }
     pending = list(rows.values())
     for number in range(max_rounds + 1):
-        items = [(row["chain"], problems[row["problem_id"]]) for row in pending]
+        items = [(row.chain, problems[row.problem_id]) for row in pending]
         for row, rated in zip(pending, rate(items, seed + number), strict=True):
-            row["trail"].append(
-                {
-                    "round": number,
-                    **rated,
-                    "action": None,
-                    "n_tokens": row["chain"]["n_tokens"],
-                    "text": chain_text(row["chain"]),
-                }
-            )
+            entry = {"round": number, **rated, "action": None}
+            entry |= {"n_tokens": row.chain.n_tokens, "text": row.chain.full_text}
+            row.trail.append(entry)
             verdict = rated["difficulty"]
             if verdict == "medium":
-                row["kept"], row["trail"][-1]["action"] = True, "keep"
+                row.kept, entry["action"] = True, "keep"
             elif verdict == "unrated":
-                row["reason"] = "unrated"
+                row.reason = "unrated"
             elif number == max_rounds:
-                row["reason"] = f"rounds used up ({verdict})"
+                row.reason = f"rounds used up ({verdict})"
             else:
-                row["trail"][-1]["action"] = IMPROVE[verdict]
+                entry["action"] = IMPROVE[verdict]
         pending = improve(
-            [r for r in pending if r["trail"][-1]["action"] in ("expand", "simplify")],
+            [row for row in pending if row.trail[-1]["action"] in ("expand", "simplify")],
             problems,
             rewriter,
-            seed,
-            number + 1,
+            seed=seed,
+            number=number + 1,
         )
     return list(rows.values())
 
 
-def improve(rows: list[dict], problems: dict[str, dict], rewriter: Chat, seed: int, number: int) -> list[dict]:
-    """Expand or simplify each row's chain in place; returns the rows whose rewrite was accepted."""
+def improve(
+    rows: list[AlignedChain], problems: dict[str, Problem], rewriter: Chat, *, seed: int, number: int
+) -> list[AlignedChain]:
+    """Expand or simplify each row's chain in place, in round `number`; returns the rows whose rewrite was accepted."""
     improved = []
     for kind in ("expand", "simplify"):
-        wanted = [row for row in rows if row["trail"][-1]["action"] == kind]
+        wanted = [row for row in rows if row.trail[-1]["action"] == kind]
         accepted, rejected = rewrite(
-            [row["chain"] for row in wanted], problems, rewriter, kind, seed, suffix=str(number)
+            [row.chain for row in wanted], problems, rewriter, kind, seed=seed, suffix=str(number)
         )
-        new = {chain["parent"]: chain for chain in accepted}
-        why = {chain["parent"]: chain["reason"] for chain in rejected}
+        new = {chain.parent: chain for chain in accepted}
+        reasons = {chain.parent: chain.rejection_reason for chain in rejected}
         for row in wanted:
-            parent = row["chain"]["id"]
+            parent = row.chain.id
             if parent in new:
-                row["chain"] = new[parent]
+                row.chain = new[parent]
                 improved.append(row)
             else:
-                row["reason"] = f"{kind}: {why[parent]}"
+                row.reason = f"{kind}: {reasons[parent]}"
     return improved
 
 
-def training_row(chain: dict, problem: dict) -> dict:
-    """A row of `train/*.jsonl`: the user's instruction/output form, and the same as chat messages."""
+def training_row(chain: Chain, problem: Problem) -> TrainingRow:
+    """A chain as an example to train on: instruction and output, and the same as chat messages."""
     prompt = prompt_of(problem)
-    output = chain_text(chain)
+    output = chain.full_text
     return TrainingRow(
         instruction=prompt[-1]["content"],
         output=output,
         messages=[*prompt, {"role": "assistant", "content": output}],
-        problem_id=problem["id"],
-        chain_id=chain["id"],
-        task=problem["task"],
+        problem_id=problem.id,
+        chain_id=chain.id,
+        task=problem.task,
     )
 
 
-def select_fast(kept: Sequence[dict]) -> list[dict]:
+def select_fast(kept: Sequence[Chain]) -> list[Chain]:
     """For each problem the chain of fewest tokens among those that suit the student.
 
     A rewritten slow chain that suits is still several times as long as a fast one: trained on both, the student
     learns two ways of writing and pays for the longer.
     """
-    shortest: dict[str, dict] = {}
+    shortest: dict[str, Chain] = {}
     for chain in kept:
-        best = shortest.get(chain["problem_id"])
-        if best is None or chain["n_tokens"] < best["n_tokens"]:
-            shortest[chain["problem_id"]] = chain
+        best = shortest.get(chain.problem_id)
+        if best is None or chain.n_tokens < best.n_tokens:
+            shortest[chain.problem_id] = chain
     return list(shortest.values())
 
 
-def select_unaligned(chains: Sequence[dict]) -> list[dict]:
+def select_unaligned(chains: Sequence[Chain]) -> list[Chain]:
     """For each problem the first of `chains`, whoever it suits: what would be trained on if nobody judged."""
-    first: dict[str, dict] = {}
+    first: dict[str, Chain] = {}
     for chain in chains:
-        first.setdefault(chain["problem_id"], chain)
+        first.setdefault(chain.problem_id, chain)
     return list(first.values())
 
 
-def select_adaptive(chains: Sequence[dict], scores: dict[str, dict], cd_cap: int = 6) -> list[dict]:
+def select_adaptive(chains: Sequence[Chain], scores: dict[str, dict], cd_cap: int = 6) -> list[Chain]:
     """For each problem the correct chain whose verbosity is nearest its difficulty, if that is within `cd_cap`.
 
     The published rule keeps chains that are correct, of moderate verbosity and of bounded difficulty; matching RV to
     CD is our reading of it, since the formula is unpublished. CD of a problem is the mean over its chains.
     """
-    by_problem: dict[str, list[dict]] = {}
+    by_problem: dict[str, list[Chain]] = {}
     for chain in chains:
-        if chain["correct"] and scores.get(chain["id"], {}).get("rv") is not None:
-            by_problem.setdefault(chain["problem_id"], []).append(chain)
+        if chain.correct and scores.get(chain.id, {}).get("rv") is not None:
+            by_problem.setdefault(chain.problem_id, []).append(chain)
     chosen = []
     for group in by_problem.values():
-        cd = sum(scores[c["id"]]["cd"] for c in group) / len(group)
+        cd = sum(scores[c.id]["cd"] for c in group) / len(group)
         if cd <= cd_cap:
-            chosen.append(min(group, key=lambda c: (abs(scores[c["id"]]["rv"] - cd), c["n_tokens"])))
+            chosen.append(min(group, key=lambda c: (abs(scores[c.id]["rv"] - cd), c.n_tokens)))
     return chosen
 
 
-def split_by_problem(rows: Sequence[dict], seed: int, valid_share: float = 0.1) -> tuple[list[dict], list[dict]]:
-    """(train, valid): all rows of one problem fall on one side; the same problem always on the same side."""
+def for_validation(problem_id: str, seed: int, share: float = 0.1) -> bool:
+    """Is a problem set aside for validation? The same problem always is, or never, for the same seed."""
+    return random.Random(f"{seed}:{problem_id}").random() < share
+
+
+def split_by_problem(rows: Sequence[T], seed: int) -> tuple[list[T], list[T]]:
+    """(train, valid): all rows of one problem fall on one side. Rows have a `problem_id`."""
     train, valid = [], []
     for row in rows:
-        (valid if random.Random(f"{seed}:{row['problem_id']}").random() < valid_share else train).append(row)
+        (valid if for_validation(row.problem_id, seed) else train).append(row)
     return train, valid

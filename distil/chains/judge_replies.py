@@ -1,4 +1,4 @@
-"""What a judge's reply says, and nothing that it does not: one verdict, one set of ratings, or None."""
+"""Read a judge's reply: one verdict, one set of ratings, or None where it does not clearly give one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from distil.verify.equations import WIDE
 
 VERDICTS = ("easy", "medium", "hard")
-DRESS = re.compile(r"</?[a-z][^<>\n]*>|\\[a-z]+|[*_`#]")  # of HTML, LaTeX and markdown; "<4>" is no tag
+MARKUP = re.compile(r"</?[a-z][^<>\n]*>|\\[a-z]+|[*_`#]")  # of HTML, LaTeX and markdown; "<4>" is no tag
 WORD = r"(?<![a-z])(?<![a-z]-)(easy|medium|hard)(?![a-z]|-[a-z]|\s*\?|[ \t]+(?!{}\b)[a-z])"
 # the verdict itself: "hard to say" and "medium-hard" are none
 SAID = WORD.format("(?:because|since|verdict)")
@@ -18,9 +18,9 @@ DENIED = re.compile(r"\b(?:no|not|never|cannot)\b|n['’]t\b|不|没")
 RATINGS = (("rv", "verbosity", 9), ("cd", "difficulty", 9), ("correct", "correct", 1))
 
 
-def plain(text: str) -> str:
-    """A reply in lower case, without its dress and with full-width signs made plain."""
-    return DRESS.sub(" ", text.translate(WIDE).lower())
+def normalise_reply(text: str) -> str:
+    """A reply in lower case, without markup, and with full-width signs as ASCII."""
+    return MARKUP.sub(" ", text.translate(WIDE).lower())
 
 
 def parse_verdict(text: str) -> str | None:
@@ -29,7 +29,7 @@ def parse_verdict(text: str) -> str | None:
     >>> parse_verdict("**Verdict:** *Hard*, since it wanders"), parse_verdict("Verdict: easy/medium/hard")
     ('hard', None)
     """
-    text = plain(text)
+    text = normalise_reply(text)
     named = set(NAMED.findall(text))
     if len(named) != 1:
         return None
@@ -47,7 +47,7 @@ def parse_verdict(text: str) -> str | None:
 
 def parse_rating(text: str) -> dict | None:
     """{rv, cd, correct} from a reply; None unless each is there with one whole number that is in range."""
-    text = re.sub(r"<\s*(\d)\s*>", r"\1", plain(text))
+    text = re.sub(r"<\s*(\d)\s*>", r"\1", normalise_reply(text))
     values = {}
     for field, name, top in RATINGS:
         # a sign before the number, a fraction, another scale or a second number after it: not a rating

@@ -7,12 +7,14 @@ import difflib
 import re
 from collections.abc import Sequence
 
-from distil.chains.collect import chain_text, make_chain, split_steps
+from distil.chains.collect import make_chain
 from distil.llm.cache import Reply
 from distil.llm.client import Chat
 from distil.llm.prompts import messages
-from distil.verify.check import boxed_answers
-from distil.verify.code import side_by_side
+from distil.verify.chain_text import split_steps
+from distil.verify.registry import map_problems, verifier_of
+from distil.verify.verifier import Verifier
+from distil.workspace.rows import Chain, Problem
 from distil.workspace.statistics import interval
 
 # what the length of a rewrite may be, as a multiple of the original's (in characters)
@@ -45,34 +47,35 @@ DECIMAL = re.compile(r"\d\.\d")  # 168.5 where the original has whole numbers
 
 
 def rewrite(
-    chains: Sequence[dict],
-    problems: dict[str, dict],
+    chains: Sequence[Chain],
+    problems: dict[str, Problem],
     chat: Chat,
     kind: str,
+    *,
     seed: int,
     tries: int = 2,
     suffix: str = "",
-) -> tuple[list[dict], list[dict]]:
-    """(accepted, rejected) rewrites of `kind`: long2short, simplify, expand or corrupt; one a chain.
+) -> tuple[list[Chain], list[Chain]]:
+    """(accepted, rejected) rewrites of `kind` (long2short, simplify, expand or corrupt), one for each chain.
 
-    `problems` maps problem ids to problems. A rewrite that `fault` objects to is asked for again, `tries` times in
-    all; then it is rejected with the reason. Both lists hold chains with `parent` and `ratio` (tokens of the rewrite
-    over tokens of the original); ids are `<parent>-<kind><suffix>`. Of a program's chain only the thought is rewritten,
-    and none is corrupted: its program stays as it is.
+    `problems` maps problem ids to problems. A rewrite with a `fault` is asked for again, `tries` times in all; then it
+    is rejected and has a `rejection_reason`. Rewrites have `parent` and `ratio` (their tokens over those of the
+    original); ids are `<parent>-<kind><suffix>`. Of a program's chain only the thought is rewritten. Chains that cannot
+    be corrupted are passed over.
     """
 
-    def rewritten(problem: dict, chain: dict, reply: Reply) -> dict:
-        if problem["verifier"] == "code":
-            reply = with_program(reply, chain)
-        name, ratio = f"{chain['id']}-{kind}{suffix}", round(reply.completion_tokens / max(1, chain["n_tokens"]), 3)
-        return make_chain(name, problem, kind, reply, chat.model, parent=chain["id"], ratio=ratio)
+    def rewritten(problem: Problem, chain: Chain, reply: Reply) -> Chain:
+        reply = with_fixed_part(reply, chain, verifier_of(problem))
+        ratio = round(reply.completion_tokens / max(1, chain.n_tokens), 3)
+        name = f"{chain.id}-{kind}{suffix}"
+        return make_chain(name, problem, kind, reply, teacher=chat.model, parent=chain.id, ratio=ratio)
 
     accepted, rejected, waiting = {}, {}, list(chains)
     if kind == "corrupt":
-        waiting = [chain for chain in chains if problems[chain["problem_id"]]["verifier"] != "code"]
+        waiting = [chain for chain in chains if verifier_of(problems[chain.problem_id]).can_corrupt]
     for attempt in range(tries):
         replies = chat.map(
-            [rewrite_prompt(chain, problems[chain["problem_id"]], kind) for chain in waiting],
+            [rewrite_prompt(chain, problems[chain.problem_id], kind) for chain in waiting],
             max_tokens=1536,
             temperature=0.7,
             seeds=[seed * 1000 + attempt] * len(waiting),
@@ -81,57 +84,64 @@ def rewrite(
         failures = {failure.index: failure.reason for failure in chat.failures}
         for place, chain in enumerate(waiting):
             if place in failures:
-                rejected[chain["id"]] = {
-                    "id": f"{chain['id']}-{kind}{suffix}",
-                    "parent": chain["id"],
-                    "problem_id": chain["problem_id"],
-                    "reason": "request failed",
-                    "why": failures[place],
-                }
+                rejected[chain.id] = Chain(
+                    id=f"{chain.id}-{kind}{suffix}",
+                    problem_id=chain.problem_id,
+                    style=kind,
+                    thought="",
+                    solution="",
+                    teacher=chat.model,
+                    n_tokens=0,
+                    finish_reason="failed",
+                    why=failures[place],
+                    parent=chain.id,
+                    rejection_reason="request failed",
+                )
         answered = [chain for place, chain in enumerate(waiting) if place not in failures]
-        asked = [problems[chain["problem_id"]] for chain in answered]
-        rows = side_by_side(rewritten, asked, answered, [reply for reply in replies if reply is not None])
-        for chain, problem, row in zip(answered, asked, rows, strict=True):
-            reason = fault(row, chain, kind, problem["verifier"] == "code")
+        asked = [problems[chain.problem_id] for chain in answered]
+        rewrites = map_problems(rewritten, asked, answered, [reply for reply in replies if reply is not None])
+        for chain, problem, row in zip(answered, asked, rewrites, strict=True):
+            reason = fault(row, chain, kind, verifier_of(problem))
             if reason is None:
-                accepted[chain["id"]] = row
-                rejected.pop(chain["id"], None)
+                accepted[chain.id] = row
+                rejected.pop(chain.id, None)
             else:
-                rejected[chain["id"]] = row | {"reason": reason}
-        waiting = [chain for chain in waiting if chain["id"] not in accepted]
-    return [accepted[c["id"]] for c in chains if c["id"] in accepted], list(rejected.values())
+                rejected[chain.id] = row.replace(rejection_reason=reason)
+        waiting = [chain for chain in waiting if chain.id not in accepted]
+    return [accepted[c.id] for c in chains if c.id in accepted], list(rejected.values())
 
 
-def rewrite_prompt(chain: dict, problem: dict, kind: str) -> list[dict]:
+def rewrite_prompt(chain: Chain, problem: Problem, kind: str) -> list[dict]:
     """The request for one rewrite."""
-    code = problem["verifier"] == "code"
-    answer, text = (chain["solution"], chain["thought"]) if code else (problem["answer"], chain_text(chain))
-    return messages(kind, question=problem["question"], answer=answer, chain=text)
+    verifier = verifier_of(problem)
+    answer, text = verifier.stated_answer(chain, problem), verifier.rewritable(chain)
+    return messages(kind, question=problem.question, answer=answer, chain=text)
 
 
-def with_program(reply: Reply, chain: dict) -> Reply:
-    """A rewritten thought and the chain's program after it. The program's tokens are its share of the chain's."""
-    share = len(chain["solution"]) / max(1, len(chain_text(chain)))
+def with_fixed_part(reply: Reply, chain: Chain, verifier: Verifier) -> Reply:
+    """A rewritten part, and after it the part of the chain that stays. Its tokens are its share of the chain's."""
+    fixed = verifier.fixed(chain)
+    if not fixed:
+        return reply
+    share = len(fixed) / max(1, len(chain.full_text))
     return dataclasses.replace(
         reply,
-        text=f"{reply.text.strip()}\n\n{chain['solution']}",
-        completion_tokens=reply.completion_tokens + round(share * chain["n_tokens"]),
+        text=f"{reply.text.strip()}\n\n{fixed}",
+        completion_tokens=reply.completion_tokens + round(share * chain.n_tokens),
     )
 
 
-def fault(row: dict, parent: dict, kind: str, code: bool = False) -> str | None:
-    """Why a rewrite is not acceptable, or None; of a chain that ends with `code`, only the thought was rewritten."""
-    text, original = (row["thought"], parent["thought"]) if code else (chain_text(row), chain_text(parent))
+def fault(rewrite: Chain, parent: Chain, kind: str, verifier: Verifier) -> str | None:
+    """Why a rewrite is not acceptable, or None."""
+    text, original = verifier.rewritable(rewrite), verifier.rewritable(parent)
     if not text:
         return "empty"
-    if row["finish_reason"] != "stop":
+    if rewrite.finish_reason != "stop":
         return "cut off"
-    if code and "```" in text:
-        return "a program of its own"
-    if not code and len(boxed_answers(text)) != 1:
-        return "not one boxed answer"
+    if form := verifier.rewrite_fault(text):
+        return form
     if kind == "corrupt":
-        if row["correct"]:
+        if rewrite.correct:
             return "answer is still right"
         if GIVEAWAYS.search(text) or (DECIMAL.search(text) and not DECIMAL.search(original)):
             return "gives itself away"
@@ -140,8 +150,8 @@ def fault(row: dict, parent: dict, kind: str, code: bool = False) -> str | None:
         alike = difflib.SequenceMatcher(None, text, original, autojunk=False)
         if alike.real_quick_ratio() < 0.5 or alike.ratio() < 0.5:  # the first by length alone: the second is slow
             return "another solution altogether"
-    elif not row["correct"]:
-        return "false step" if row["why"] == "right answer, false step" else "answer changed"
+    elif not rewrite.correct:
+        return "false step" if rewrite.why == "right answer, false step" else "answer changed"
     if kind != "corrupt" and len(split_steps(original)) > 1 and len(split_steps(text)) < 2:
         return "steps run together"
     steps = split_steps(text)
@@ -154,30 +164,30 @@ def fault(row: dict, parent: dict, kind: str, code: bool = False) -> str | None:
 
 
 def not_a_lesson(text: str, original: str, kind: str) -> str | None:
-    """What makes a rewrite of the right answer and length unfit to be learned from, or None."""
+    """Why a rewrite of the right answer and length is still unfit to learn from, or None."""
     if text == original or kind != "expand" and text.split() == original.split():
         return "unchanged"
     if BROKEN.search(text):
         return "broken characters"
     if REMARKS.search(text):
         return "remarks"
-    had, has = plain(original), plain(text)
-    if any(part in has and part not in had for part in map(plain, asked(kind))):
+    had, has = normalise_case(original), normalise_case(text)
+    if any(part in has and part not in had for part in map(normalise_case, request_sentences(kind))):
         return "copies the prompt"
     if any(match.group() not in had for match in QUOTES.finditer(has)):
         return "quotes the request"
     return None
 
 
-def plain(text: str) -> str:
+def normalise_case(text: str) -> str:
     """A text in small letters, on one line."""
     return " ".join(text.casefold().split())
 
 
-def asked(kind: str) -> list[str]:
-    """What a prompt says and shows, sentence by sentence: those of three words or more that nothing is filled into.
+def request_sentences(kind: str) -> list[str]:
+    """The sentences of a prompt that have three words or more and no placeholder.
 
-    Without the questions of its examples, which are worded as the problems are.
+    The questions of its examples are left out: they are worded as the problems are.
     """
     turns = messages(kind)
     said = [turn["content"] for turn in turns if turn["role"] != "user"] + [turns[-1]["content"]]
@@ -193,9 +203,10 @@ def steps_differ(text: str, original: str) -> bool:
 def giveaway_accuracy(originals: Sequence[str], corrupted: Sequence[str]) -> dict:
     """How well words and signs alone tell corrupted chains from their originals: {accuracy, ci_low, ci_high, n}.
 
-    Logistic regression on counts of words and signs (digits left out), five-fold cross-validation with each pair in
-    one fold; 0.5 is chance, and what is far above it a student could learn in place of the error. 95% Wilson
-    interval. Both lists in the same order. Raises ValueError for fewer than ten pairs.
+    A logistic regression sees counts of words and signs, without digits; it is cross-validated in five folds, with
+    both texts of a pair in one fold. 0.5 is chance; if it is far above, a student could learn the signs in place of the
+    error. The interval is Wilson's, of 95%. Both lists are in the same order. Raises ValueError for fewer than ten
+    pairs.
     """
     import numpy as np
     from sklearn.feature_extraction.text import CountVectorizer

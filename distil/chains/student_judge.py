@@ -5,20 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from distil.chains.collect import chain_text, split_steps
+from distil.chains.judge import Item
 from distil.chains.judge_replies import VERDICTS
 from distil.llm.prompts import prompt_of
 from distil.models.student import Generated, encode_prompt, generate, load, load_tokenizer
 from distil.models.weights import resolve
-from distil.verify.check import all_boxed, check_answer, is_correct
+from distil.verify.answers import all_boxed
+from distil.verify.chain_text import split_steps
+from distil.verify.registry import is_correct, is_right
 from distil.workspace.environment import quiet
+from distil.workspace.rows import Problem
 
 SPIKE = 1.0  # bits a token: a step that surprises the student so much is a leap
 REACH = 0.5  # share of its continuations that must end at the right answer for the student to be said to get there
 BATCH = 8  # chains a forward pass
 
 
-def surprise(items: Sequence[tuple[dict, dict]], shown: Sequence[list[dict]], model, tokenizer) -> list[list[float]]:
+def surprise(items: Sequence[Item], shown: Sequence[list[dict]], model, tokenizer) -> list[list[float]]:
     """For each (chain, problem) the bits per token of every step, under the student, given all that comes before it.
 
     The mean of -log2 p over the step's tokens; the blank line after a step is counted with it. `shown` are messages to
@@ -29,7 +32,7 @@ def surprise(items: Sequence[tuple[dict, dict]], shown: Sequence[list[dict]], mo
 
     encoded = []
     for (chain, problem), before in zip(items, shown, strict=True):
-        steps = split_steps(chain_text(chain))
+        steps = split_steps(chain.full_text)
         prompt = encode_prompt(tokenizer, [*before, *prompt_of(problem)])
         text = tokenizer("\n\n".join(steps), add_special_tokens=False, return_offsets_mapping=True)
         ends, step_of, at = [], [], 0
@@ -60,37 +63,39 @@ def surprise(items: Sequence[tuple[dict, dict]], shown: Sequence[list[dict]], mo
     return bits
 
 
-def examples(items: Sequence[tuple[dict, dict]], pool: Sequence[tuple[dict, dict]]) -> list[list[dict]]:
+def examples(items: Sequence[Item], pool: Sequence[Item]) -> list[list[dict]]:
     """For each (chain, problem) one solved problem of `pool`, as chat messages to go before it.
 
-    The student has not been taught yet to write in steps and to box the answer; without an example it is the form that
-    surprises it. The example is of the same task, and of another problem; there is none if the pool holds none.
+    The student has not been taught to write in steps and to box the answer; without an example the form surprises it.
+    The example is another problem of the same task; there is none if the pool holds none.
     """
-    of_task: dict[str, list[tuple[dict, dict]]] = {}
+    of_task: dict[str, list[Item]] = {}
     for chain, problem in pool:
-        of_task.setdefault(problem["task"], []).append((chain, problem))
+        of_task.setdefault(problem.task, []).append((chain, problem))
     shown = []
     for place, (_, problem) in enumerate(items):
-        alike = [item for item in of_task.get(problem["task"], []) if item[1]["id"] != problem["id"]]
+        alike = [item for item in of_task.get(problem.task, []) if item[1].id != problem.id]
         turns: list[dict] = []
         if alike:
             chain, other = alike[place % len(alike)]
-            turns = [*prompt_of(other), {"role": "assistant", "content": chain_text(chain)}]
+            turns = [*prompt_of(other), {"role": "assistant", "content": chain.full_text}]
         shown.append(turns)
     return shown
 
 
-def got_there(reply: Generated, problem: dict) -> bool:
-    """Is the first answer that a continuation boxes the right one? Without a box, its answer if it ended by itself."""
+def got_there(reply: Generated, problem: Problem) -> bool:
+    """Is the first answer that a continuation boxes right? Without a box: did it end by itself at the right answer?"""
     boxed = all_boxed(reply.text)
     if boxed:
-        return check_answer(boxed[0], problem)
+        return is_right(boxed[0], problem)
     return reply.finish_reason == "stop" and is_correct(reply.text, problem)
 
 
 def looks(bits: Sequence[float]) -> list[int]:
-    """How many steps the student is given before it must go on alone: none, all before the step that surprises it
-    most, and all but the last."""
+    """Numbers of steps that the student is given before it goes on alone.
+
+    None of them, all before the step that surprises it most, and all but the last.
+    """
     return sorted({0, leap(bits), len(bits) - 1})
 
 
@@ -102,9 +107,9 @@ def leap(bits: Sequence[float]) -> int:
 def verdict(bits: Sequence[float], reach: dict[int, float]) -> str:
     """easy, medium or hard for this student, from surprise and from `reach`, {steps given: share that got there}.
 
-    easy: before its most surprising step, of `SPIKE` bits a token or more, it cannot go on, and after it it can (or
-    nothing comes after it): what leads up to that step is missing. hard: even with all steps but the last it does not
-    get to the answer. medium: every other chain.
+    easy: the student cannot go on before its most surprising step, of `SPIKE` bits a token or more, and can go on after
+    it (or nothing comes after it); what leads up to that step is missing. hard: it does not get to the answer even with
+    all steps but the last. medium: every other chain.
     """
     place, last = leap(bits), len(bits) - 1
     lost_before, lost_at_end = reach[place] < REACH, reach[last] < REACH
@@ -114,7 +119,7 @@ def verdict(bits: Sequence[float], reach: dict[int, float]) -> str:
 
 
 def by_student(
-    student: str, pool: Sequence[tuple[dict, dict]], *, samples: int, batch_size: int, max_new_tokens: int = 96
+    student: str, pool: Sequence[Item], *, samples: int, batch_size: int, max_new_tokens: int = 96
 ) -> Callable:
     """A judge for `judge.align`: a function (items, seed) -> [{difficulty, agreement, bits, reach}].
 
@@ -127,7 +132,7 @@ def by_student(
 
     loaded: list = []
 
-    def rate(items: Sequence[tuple[dict, dict]], seed: int) -> list[dict]:
+    def rate(items: Sequence[Item], seed: int) -> list[dict]:
         if not loaded:
             folder = resolve(student)
             loaded.extend([load(folder), load_tokenizer(folder)])
@@ -137,7 +142,7 @@ def by_student(
         bits = surprise(items, shown, model, tokenizer)
         jobs = [(i, given) for i in range(len(items)) for given in looks(bits[i]) for _ in range(samples)]
         begun = {
-            (i, given): "".join(step + "\n\n" for step in split_steps(chain_text(items[i][0]))[:given])
+            (i, given): "".join(step + "\n\n" for step in split_steps(items[i][0].full_text)[:given])
             for i, given in jobs
         }
         jobs.sort(key=lambda job: len(begun[job]))  # like lengths together
@@ -171,7 +176,7 @@ def compare(first: Sequence[str], second: Sequence[str]) -> dict:
     """How far two judges of the same chains agree: {counts, kappa, agree, n}.
 
     `counts` has a row for each verdict of the first judge and in it a number for each of the second's, both in the
-    order of `verdict.VERDICTS`; chains that either left unrated do not count. Cohen's kappa is 0 for chance, 1 for full
+    order of `VERDICTS`; chains that either left unrated do not count. Cohen's kappa is 0 for chance, 1 for full
     agreement, None where all verdicts are the same.
     """
     import numpy as np

@@ -8,8 +8,7 @@ from pathlib import Path
 from distil.evaluate import engines
 from distil.evaluate.engines import GenerationRequest
 from distil.llm.prompts import prompt_of
-from distil.verify.check import extract_answer, is_correct
-from distil.verify.code import check_text, extract_code, side_by_side
+from distil.verify.registry import map_problems, verifier_of
 from distil.workspace.environment import give_memory_back, quiet
 from distil.workspace.files import digest
 from distil.workspace.row_cache import RowCache
@@ -99,22 +98,20 @@ def key_of(row: Completion) -> tuple[str, int]:
 
 
 def right(texts: Sequence[str], problems: Sequence[Problem], *, boxed_only: bool = False) -> list[bool]:
-    """Is each completion right, as `verify.is_correct` has it? Programs run several at once.
+    """Is each completion right, as its problem's verifier has it? Programs run several at once.
 
     Raises SandboxError where they cannot be run safely.
     """
 
     def is_right(problem: Problem, text: str) -> bool:
-        if problem.verifier == "code":
-            return check_text(text, problem).passed
-        return is_correct(text, problem, boxed_only=boxed_only)
+        return verifier_of(problem).is_correct(text, problem, boxed_only=boxed_only)
 
-    return side_by_side(is_right, problems, texts)
+    return map_problems(is_right, problems, texts)
 
 
 def judged(texts: Sequence[str], problems: Sequence[Problem]) -> list[tuple[str | None, bool]]:
     """(answer, is it right?) of each completion. Raises SandboxError as `right` does."""
     return [
-        (extract_code(text, p.entry_point) if p.verifier == "code" else extract_answer(text), verdict)
-        for text, p, verdict in zip(texts, problems, right(texts, problems), strict=True)
+        (verifier_of(p).extract(text, p), correct)
+        for text, p, correct in zip(texts, problems, right(texts, problems), strict=True)
     ]

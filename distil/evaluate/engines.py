@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from distil.llm.client import Chat
 from distil.llm.endpoints import check_endpoint
@@ -51,7 +52,7 @@ def read(text: str) -> tuple[str, int]:
 
 def answers(
     engine: str,
-    load: Callable[[], tuple | str],
+    load: Callable[[], Any],
     batches: Sequence[Sequence[GenerationRequest]],
     *,
     name: str,
@@ -72,7 +73,7 @@ def answers(
             chat = Chat(name, engine, store=store)
         yield from served(chat, batches, **settings)
         return
-    generate_here = paged if engine == "paged" else batched
+    generate_here: Callable[..., Iterator[list[Generated]]] = paged if engine == "paged" else batched
     yield from generate_here(*load(), batches, **settings)
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from distil.evaluate.answers import answer
 from distil.llm.prompts import prompt_of
 from distil.models.student import TOP_P
-from distil.verify.check import clean, extract_boxed
+from distil.verify.answers import extract_boxed, normalise_answer
+from distil.verify.registry import verifier_of
 from distil.workspace.files import write_text
+from distil.workspace.rows import Problem
 from distil.workspace.statistics import difference, interval, majority_at_k, pass_at_k
 
 __all__ = ["answer", "difference", "interval", "markdown", "pass_at_k", "speed", "summarise", "write_results"]
@@ -54,7 +56,7 @@ def vote(row: dict) -> tuple[str | None, bool]:
     """What an answer adds to a majority: its text without dress, blanks and case, and whether it is right."""
     if row["answer"] is None:
         return None, False
-    return "".join(clean(row["answer"]).casefold().split()), row["correct"]
+    return "".join(normalise_answer(row["answer"]).casefold().split()), row["correct"]
 
 
 def at_k(rows: Sequence[dict], k: int, seed: int = 0) -> tuple[float, float]:
@@ -154,14 +156,15 @@ def markdown(results: Sequence[dict]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def settings(suite: str, source: dict, problems: Sequence[dict], **asked: object) -> dict:
+def settings(suite: str, source: dict, problems: Sequence[Problem], **asked: object) -> dict:
     """What pins a measurement, for `asked.json` beside its answers: the words in which the `problems` are asked, where
     they come from, the sampling. Where some want a program and some an answer, `prompt` is the first one's, and
     `prompt_others` that of the others."""
     greedy = not asked["temperature"]
-    kinds: dict[bool, dict] = {}
+    kinds: dict[str, Problem] = {}
     for problem in problems:
-        kinds.setdefault(problem["verifier"] == "code", problem | {"question": "{question}"})
+        prompt = verifier_of(problem).prompt_name("student")
+        kinds.setdefault(prompt, problem.replace(question="{question}"))
     words = dict(zip(("prompt", "prompt_others"), map(prompt_of, kinds.values()), strict=False))
     return {
         "suite": suite,

@@ -11,7 +11,7 @@ from distil.llm.client import Chat
 from distil.llm.prompts import prompt_of
 from distil.problems.errors import ProblemError
 from distil.problems.sources import read_rows
-from distil.verify.check import verifiable
+from distil.verify.registry import verifiable
 from distil.workspace.files import write_jsonl
 
 

@@ -33,7 +33,8 @@ def recheck(folder: Path, students: Sequence[str]) -> list[str]:
     from tqdm.auto import tqdm
 
     asked = content(folder / "asked.json")
-    problems, seed, samples = rows(folder / "problems.jsonl"), asked["seed"], asked["samples"]
+    problems = [Problem.from_dict(row) for row in rows(folder / "problems.jsonl")]
+    seed, samples = asked["seed"], asked["samples"]
     wrong, answers = [], {}
     for name in tqdm(students, desc=f"answers in {folder.name}", unit="student", disable=quiet()):
         file = folder / "completions" / f"{name}.jsonl"

@@ -42,8 +42,7 @@ def read(text: str) -> Suite:
     NAME is `held-out`, one of `GENERATED`, `humaneval`, or `hub:NAME` as in `distil.problems.hub`, where hub:
     may be left out of the names that are ready-made. Raises ProblemError for anything that cannot be meant.
     """
-    from distil.problems.hub import hub_map
-    from distil.problems.hub_datasets import SOURCES
+    from distil.problems.hub import DATA_SETS, hub_map
 
     name, _, query = text.partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
@@ -64,10 +63,10 @@ def read(text: str) -> Suite:
             raise ProblemError(
                 f"suite={text}: {name} has the options n, samples and temperature, not {[*options][0]!r}"
             )
-    elif name in SOURCES or "/" in name:
+    elif name in DATA_SETS or "/" in name:
         hub_map(name, options)
     else:
-        known = ", ".join(("held-out", *GENERATED, "humaneval", *SOURCES))
+        known = ", ".join(("held-out", *GENERATED, "humaneval", *DATA_SETS))
         raise ProblemError(f"suite={text}: no suite {name!r}; there are: {known}, and hub:OWNER/NAME")
     return Suite(name, n, samples, temperature, options)
 
@@ -78,7 +77,7 @@ def load(suite: Suite, held_out: Sequence[dict], seed: int) -> tuple[list[dict],
     `n` of several families are shared evenly; `n` of a benchmark are drawn by `seed`. The source names repository and
     revision, as a commit. Raises ProblemError where there are no problems, or none whose answers can be checked here.
     """
-    from distil.verify.check import verifiable
+    from distil.verify.registry import verifiable
 
     source = {"name": suite.name}
     if suite.name == "held-out":

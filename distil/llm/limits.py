@@ -7,6 +7,7 @@ import json
 import math
 import os
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 from distil.llm.cache import ChatError
 
@@ -61,7 +62,7 @@ class Limits:
         return cls(**values)
 
 
-def convert(name: str, value: object) -> object:
+def convert(name: str, value: Any) -> object:
     """A limit from text or from a value of its type. Raises ValueError or TypeError."""
     if name == "extra":
         value = json.loads(value) if isinstance(value, str) else value

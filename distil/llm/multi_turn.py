@@ -7,16 +7,15 @@ attempt, doubt, a second way, a comparison. Whoever shows their length has to sa
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Sequence
 
 from distil.llm.cache import Reply
 from distil.llm.client import Chat
 from distil.llm.prompts import messages
-from distil.verify.check import unboxed
+from distil.verify.answers import unboxed
+from distil.verify.chain_text import TAGS
 
 AFTERWARDS = ("slow_check", "slow_conclude")  # the prompts of the turns after the first
-TAGS = re.compile(r"<\|(?:begin|end)_of_(?:thought|solution)\|>|</?think>")
 
 
 def talk(

@@ -7,6 +7,7 @@ import re
 from importlib import resources
 from pathlib import Path
 
+from distil.verify.registry import verifier_of
 from distil.workspace.rows import Problem
 
 
@@ -19,7 +20,7 @@ def template(name: str) -> str:
 
 
 def messages(name: str, **values: str) -> list[dict]:
-    """Chat messages of prompt `name`: parts headed `# system`, `# user`, `# assistant`, or one user turn if none is.
+    """Chat messages of prompt `name`: its parts headed `# system`, `# user`, `# assistant`; without any, one user turn.
 
     Placeholders `{question}` and the like are replaced in one pass, so that braces inside a value do no harm.
     """
@@ -44,7 +45,5 @@ def student_messages(question: str) -> list[dict]:
 
 
 def prompt_of(problem: Problem) -> list[dict]:
-    """What the student is asked of a problem: for a boxed answer, or for a program."""
-    if problem.verifier == "code":
-        return messages("student_code", question=problem.question)
-    return student_messages(problem.question)
+    """What the student is asked of a problem, in the form that its verifier reads."""
+    return messages(verifier_of(problem).prompt_name("student"), question=problem.question)

@@ -16,6 +16,7 @@ import time
 from collections.abc import Coroutine
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Any
 from urllib.parse import urlparse
 from urllib.request import getproxies, proxy_bypass
 
@@ -180,7 +181,7 @@ def error_message(raw: bytes) -> str:
     return (words or raw.decode(errors="replace"))[:500]
 
 
-def read_reply(answer: object) -> Reply:
+def read_reply(answer: Any) -> Reply:
     """A chat completion as a Reply. Raises ValueError for JSON of any other shape."""
     try:
         choice = answer["choices"][0]

@@ -7,10 +7,9 @@ import shutil
 from importlib import metadata, util
 
 from distil.llm.endpoints import KEY_VARIABLES
-from distil.pipeline.driver import read_state, runs_folder
-from distil.pipeline.report import headline
+from distil.pipeline.progress import progress, report_folder
 from distil.workspace.environment import RECORDED_PACKAGES, environment, root
-from distil.workspace.stage import STAGES, run_folder
+from distil.workspace.stage import KEPT, run_folder
 
 
 def doctor() -> int:
@@ -49,13 +48,12 @@ def doctor() -> int:
 
 def status(run: str) -> int:
     """Print a line a stage. Returns 1 if the run does not exist."""
-    state = read_state(run)
-    if not state["stages"]:
-        print(f"no run {run!r}; there are: {', '.join(sorted(p.name for p in runs_folder('').glob('*/'))) or 'none'}")
+    if not run_folder(run).exists() and not report_folder(run).exists():
+        folders = {p.name for where in ("artifacts", "papermill_runs") for p in (root() / where).glob("*/")} - {KEPT}
+        print(f"no run {run!r}; there are: {', '.join(sorted(folders)) or 'none'}")
         return 1
-    for stage in STAGES:
-        entry = state["stages"].get(stage, {})
-        minutes = f"{entry['seconds'] / 60:.1f} min" if "seconds" in entry else ""
-        print(f"{stage:13} {entry.get('status', 'not run'):8} {minutes:9} {entry.get('error') or headline(run, stage)}")
-    print(f"files: {run_folder(run)}\nreport: {runs_folder(run) / 'index.html'}")
+    for stage, now in progress(run).items():
+        minutes = "" if now.seconds is None else f"{now.seconds / 60:.1f} min"
+        print(f"{stage:13} {now.status:8} {minutes:9} {now.note}")
+    print(f"files: {run_folder(run)}\nreport: {report_folder(run) / 'index.html'}")
     return 0

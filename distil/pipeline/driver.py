@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -10,60 +9,29 @@ import sys
 import time
 from pathlib import Path
 
-from distil import __version__
 from distil.evaluate import engines, suites
 from distil.llm.endpoints import check_endpoint, check_listening
 from distil.models import published, vllm_server
 from distil.pipeline import report
+from distil.pipeline.progress import is_done, progress, read_run, report_folder
 from distil.problems.errors import ProblemError
 from distil.problems.sources import load
 from distil.publish import upload
-from distil.verify.check import verifiable
+from distil.verify.registry import verifiable
 from distil.workspace.environment import root
 from distil.workspace.errors import StageError
-from distil.workspace.files import sha256, write_text
-from distil.workspace.parameters import effective, notebook_path, stage_name
+from distil.workspace.files import write_text
+from distil.workspace.parameters import effective, stage_name
 from distil.workspace.profiles import DISK_GB
-from distil.workspace.stage import RESPONSES, STAGES, Lock, run_folder
+from distil.workspace.stage import RESPONSES, STAGES, Lock, forget, notebook_path, read_meta, run_folder
 
 
 def say(text: str) -> None:
     print(text, flush=True)
 
 
-def runs_folder(run: str) -> Path:
-    return root() / "papermill_runs" / run
-
-
-def read_state(run: str) -> dict:
-    """What `run.json` says of each stage: {status, params, notebook, seconds, ...}; empty before the first run."""
-    file = runs_folder(run) / "run.json"
-    return json.loads(file.read_text()) if file.exists() else {"run": run, "stages": {}}
-
-
-def fingerprint(stage: str, params: dict) -> dict:
-    """What a stage's result depends on besides its input files."""
-    digest = hashlib.sha256(notebook_path(stage).read_bytes()).hexdigest()
-    return {"params": params, "notebook": digest, "distil": __version__}
-
-
-def is_done(run: str, stage: str, params: dict, state: dict) -> bool:
-    """Has this stage run to its end with these parameters, this notebook and the inputs that lie there now?"""
-    meta_file = run_folder(run) / stage / "meta.json"
-    entry = state["stages"].get(stage, {})
-    if entry.get("status") != "done" or not meta_file.exists():
-        return False
-    if entry.get("fingerprint") != fingerprint(stage, params):
-        return False
-    meta = json.loads(meta_file.read_text())
-    if not all((run_folder(run) / stage / name).exists() for name in meta["outputs"]):
-        return False
-    inputs = {name: run_folder(run) / name for name in meta["inputs"]}
-    return all(path.exists() and sha256(path) == meta["inputs"][name] for name, path in inputs.items())
-
-
-def check(profile: str, stages: list[str], values: dict[str, dict]) -> None:
-    """Everything that can be known to fail is found here, before anything is written.
+def preflight(profile: str, stages: list[str], values: dict[str, dict]) -> None:
+    """Find what can be known to fail before anything is written.
 
     Raises ChatError, ProblemError or StageError.
     """
@@ -94,7 +62,16 @@ def check(profile: str, stages: list[str], values: dict[str, dict]) -> None:
         )
 
 
-def run(profile: str, name: str, first: str, last: str, sets: list[str], force: bool, dry_run: bool) -> int:
+def run(
+    profile: str,
+    name: str,
+    *,
+    sets: list[str],
+    first: str = STAGES[0],
+    last: str = STAGES[-1],
+    force: bool = False,
+    dry_run: bool = False,
+) -> int:
     """Execute the stages from `first` to `last`. Returns the exit code: 0, 1 if a stage failed.
 
     Raises ParameterError, ChatError, ProblemError or StageError before anything starts.
@@ -105,7 +82,7 @@ def run(profile: str, name: str, first: str, last: str, sets: list[str], force: 
     if not stages:
         raise StageError(f"--from {first} lies after --to {last}")
     run_folder(name)
-    check(profile, stages, values)
+    preflight(profile, stages, values)
     if dry_run:
         for stage in stages:
             say(f"{stage}  {json.dumps(values[stage])}")
@@ -121,39 +98,63 @@ def run(profile: str, name: str, first: str, last: str, sets: list[str], force: 
     started = time.time()
     try:
         for stage in stages:
-            if not execute(profile, name, stage, values[stage], force):
+            if not force and is_done(name, stage, values[stage]):
+                say(f"{stage:13} unchanged, skipped")
+            elif not run_stage(profile, name, stage, values[stage]):
                 return 1
     finally:
-        report.write_index(name, read_state(name))
+        report.write_index(name)
         lock.release()
     say(f"\nrun {name!r} done in {(time.time() - started) / 60:.1f} min")
     if stages[-1] == STAGES[-1]:
         say("\n" + (suites.measured(name) / "results.md").read_text())
-    say(f"report: {runs_folder(name) / 'index.html'}")
+    say(f"report: {report_folder(name) / 'index.html'}")
     return 0
 
 
-def execute(profile: str, run_name: str, stage: str, params: dict, force: bool) -> bool:
-    """Run one notebook unless it is done. Returns False, with the reason printed, if it failed."""
+def run_stage(profile: str, run_name: str, stage: str, params: dict) -> bool:
+    """Run one notebook. Returns False, with the reason printed, if it failed."""
+    output = report_folder(run_name) / f"{stage}.ipynb"
+    started = {"status": "running", "started": time.strftime("%F %T")}
+    forget(run_name, stage)
+    note(profile, run_name, stage, started)
+    say(f"{stage:13} running ...")
+    begun = time.time()
+    failure = execute_notebook(stage, output, params)
+    if not failure and read_meta(run_name, stage) is None:
+        failure = {"cell": None, "error": "it ended without stage.finish(), which writes meta.json"}
+    seconds = time.time() - begun
+    report.write_html(output)
+    if failure:
+        forget(run_name, stage)
+        note(profile, run_name, stage, started | {"status": "failed", "seconds": round(seconds, 1)} | failure)
+        where = f"cell [{failure['cell']}]" if failure["cell"] else "an unknown cell"
+        say(
+            f"{stage:13} FAILED in {where} after {seconds / 60:.1f} min\n  {failure['error']}\n"
+            f"  notebook: {output}\n  mend the cause and give the same command again: what is done is kept"
+        )
+        return False
+    note(profile, run_name, stage, None)
+    say(f"{stage:13} done in {seconds / 60:.1f} min  {progress(run_name)[stage].note}")
+    return True
+
+
+def note(profile: str, run_name: str, stage: str, entry: dict | None) -> None:
+    """Put into `run.json` that a stage is running or has failed; None: it is done, and meta.json says the rest."""
+    state = read_run(run_name)
+    state["profile"] = profile
+    state["stages"].pop(stage, None)
+    if entry:
+        state["stages"][stage] = entry
+    write_text(report_folder(run_name) / "run.json", json.dumps(state, indent=1) + "\n")
+    report.write_index(run_name)
+
+
+def execute_notebook(stage: str, output: Path, params: dict) -> dict | None:
+    """Run a notebook in a process of its own; write it to `output` as it ran. Returns {cell, error} if it failed."""
     import papermill
     from nbclient.exceptions import DeadKernelError
 
-    state = read_state(run_name)
-    if not force and is_done(run_name, stage, params, state):
-        say(f"{stage:13} unchanged, skipped")
-        return True
-    folder = runs_folder(run_name)
-    folder.mkdir(parents=True, exist_ok=True)
-    entry = {"status": "running", "fingerprint": fingerprint(stage, params), "started": time.strftime("%F %T")}
-
-    def save(**more) -> None:
-        entry.update(more)
-        state["stages"][stage], state["profile"] = entry, profile
-        write_text(folder / "run.json", json.dumps(state, indent=1) + "\n")
-        report.write_index(run_name, state)
-
-    save()
-    say(f"{stage:13} running ...")
     os.environ |= {
         "DISTIL_BATCH": "1",
         "TOKENIZERS_PARALLELISM": "false",
@@ -162,7 +163,7 @@ def execute(profile: str, run_name: str, stage: str, params: dict, force: bool) 
         "DISTIL_HOME": str(root().resolve()),
     }
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    begun, output, failure = time.time(), folder / f"{stage}.ipynb", None
+    output.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(
             notebook_path(stage),
@@ -175,19 +176,7 @@ def execute(profile: str, run_name: str, stage: str, params: dict, force: bool) 
             extra_arguments=["--IPKernelApp.log_level=50"],  # it would speak of sockets and of its own end
         )
     except papermill.PapermillExecutionError as error:
-        failure = {"cell": error.exec_count, "error": f"{error.ename}: {error.evalue}"}
+        return {"cell": error.exec_count, "error": f"{error.ename}: {error.evalue}"}
     except DeadKernelError:
-        failure = {"cell": None, "error": "the kernel died: it was killed, most often because memory ran out"}
-    seconds = time.time() - begun
-    report.write_html(output)
-    if failure:
-        save(status="failed", seconds=round(seconds, 1), **failure)
-        where = f"cell [{failure['cell']}]" if failure["cell"] else "an unknown cell"
-        say(
-            f"{stage:13} FAILED in {where} after {seconds / 60:.1f} min\n  {failure['error']}\n"
-            f"  notebook: {output}\n  mend the cause and give the same command again: what is done is kept"
-        )
-        return False
-    save(status="done", seconds=round(seconds, 1))
-    say(f"{stage:13} done in {seconds / 60:.1f} min  {report.headline(run_name, stage)}")
-    return True
+        return {"cell": None, "error": "the kernel died: it was killed, most often because memory ran out"}
+    return None

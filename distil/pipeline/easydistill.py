@@ -5,66 +5,18 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from importlib import resources
 from pathlib import Path
 from urllib.parse import urlparse
+
+import yaml
 
 from distil.llm.prompts import messages
 from distil.workspace.parameters import ParameterError, effective
 
-COLLECT, TRAIN, BOTH = ("01", "03"), ("04", "04"), ("01", "04")
-# job type of EasyDistill 1 -> first and last stage here. Names as its command line and its sample files have them.
-JOBS = {
-    "kd_black_box_api": BOTH,
-    "kd_black_box_local": BOTH,
-    "kd_black_box_train_only": TRAIN,
-    "cot_generation_api": COLLECT,
-    "cot_generation_batch": COLLECT,
-    "cot_long2short_api": COLLECT,
-    "cot_long2short_batch": COLLECT,
-    "cot_short2long_api": COLLECT,
-    "cot_short2long_batch": COLLECT,
-}
-OTHER_JOBS = {  # known, but nothing here does the same from the same file
-    "kd_white_box": "there is no distillation from a teacher's logits here",
-    "kd_white_box_train_only": "there is no distillation from a teacher's logits here",
-    "rank_dpo_api": "05 builds its pairs from this run's own chains: run 01 to 05",
-    "rank_dpo_local": "05 builds its pairs from this run's own chains: run 01 to 05",
-    "rl_grpo": "06 distils its reward model from this run's own scores: run 01 to 06",
-    "rl_ppo": "06 reinforces by GRPO, not PPO: run 01 to 06",
-    "rl_reward_api": "06 distils its reward model from this run's own scores: run 01 to 06",
-    "rl_reward_local": "06 distils its reward model from this run's own scores: run 01 to 06",
-    "instruction_expansion_api": "problems are not invented here",
-    "instruction_expansion_batch": "problems are not invented here",
-    "instruction_refinement_api": "problems are not rewritten here",
-    "instruction_refinement_batch": "problems are not rewritten here",
-    "instruction_response_extraction_api": "problems are not extracted from texts here",
-    "instruction_response_extraction_batch": "problems are not extracted from texts here",
-}
+EASYDISTILL = yaml.safe_load((resources.files("distil.pipeline") / "easydistill.yaml").read_text(encoding="utf-8"))
+JOBS, OTHER_JOBS = EASYDISTILL["jobs"], EASYDISTILL["other_jobs"]
 SECRET = re.compile(r"api_?key|^key$|token$|secret|password", re.IGNORECASE)
-FILES = (
-    "01 wants questions with answers that can be checked: write `question` and `answer` to a .jsonl file and add "
-    "--set problems=FILE.jsonl"
-)
-WHY = {  # fields that have no parameter here, and why
-    "dataset.instruction_path": FILES,
-    "dataset.input_path": FILES,
-    "dataset.labeled_path": "04 trains on the sets that 03 of the same run wrote",
-    "dataset.output_path": "each stage writes to its folder in artifacts/RUN",
-    "dataset.template": "the student's own chat template is used, in training and in measuring",
-    "inference.stream": "answers are stored whole",
-    "inference.max_new_tokens": "each stage has its own limit, and what is cut off is marked, not used",
-    "inference.temperature": "01 to 03 sample at temperature 0.7",
-    "inference.seed": "one seed, of the parameters, serves all requests",
-    "training.output_dir": "students lie in artifacts/RUN/04_finetune",
-    "training.num_train_epochs": "training is measured in tokens: set 04.train_tokens to epochs x tokens of the set",
-    "training.per_device_train_batch_size": "04 chooses its batch",
-    "training.gradient_accumulation_steps": "04 chooses its batch",
-    "training.weight_decay": "04 trains without weight decay",
-    "training.warmup_ratio": "04 warms up over a twentieth of its steps",
-    "training.save_steps": "04 saves checkpoints by itself and goes on from them",
-    "training.logging_steps": "04 logs by itself",
-}
-ENGINE = ("enable_chunked_prefill", "gpu_memory_utilization", "trust_remote_code", "enforce_eager", "max_model_len")
 
 
 def read_config(path: Path) -> dict:
@@ -96,7 +48,7 @@ def convert_config(config: dict, name: str) -> tuple[list[str], list[str]]:
     """
     first, last = JOBS[config["job_type"]]
     if first == "01" and "inference" not in config:  # a file with labelled data only: nothing is asked of a teacher
-        first, last = TRAIN
+        first = last = "04"
     sets: dict[str, object] = {}
     notes: list[str] = []
     for section, values in config.items():
@@ -156,9 +108,9 @@ def carry(field: str, value: object, sets: dict[str, object], notes: list[str]) 
     elif field in ("inference.prompt", "inference.system_prompt"):
         if str(value).strip() != messages("long2short", question="", answer="", chain="")[0]["content"]:
             notes.append(f"{field}: prompts are files; put your own into a folder and name it in DISTIL_PROMPTS")
-    elif field in WHY:
-        notes.append(f"{field}: {WHY[field]}")
-    elif name in ENGINE:
+    elif field in EASYDISTILL["without_parameter"]:
+        notes.append(f"{field}: {EASYDISTILL['without_parameter'][field]}")
+    elif name in EASYDISTILL["server"]:
         notes.append(f"{field}: belongs to the server of the teacher")
     else:
         notes.append(f"{field}: has no counterpart here")

@@ -14,7 +14,7 @@ from distil.pipeline import driver
 from distil.publish.facts import public
 from distil.workspace.errors import StageError
 from distil.workspace.files import write_text
-from distil.workspace.stage import RESPONSES, run_folder
+from distil.workspace.stage import RESPONSES, read_meta, run_folder
 
 LIMIT_MB = 8
 
@@ -25,15 +25,8 @@ def record(args: argparse.Namespace) -> int:
     Returns the run's exit code. Raises what `driver.run` raises, and StageError if the packed file exceeds 8 MB.
     """
     run = args.run or f"record-{args.name}"
-    code = driver.run(
-        args.profile,
-        run,
-        "01",
-        "03",
-        [*args.sets, f"endpoint={args.endpoint}", f"teacher={args.teacher}"],
-        force=False,
-        dry_run=False,
-    )
+    sets = [*args.sets, f"endpoint={args.endpoint}", f"teacher={args.teacher}"]
+    code = driver.run(args.profile, run, sets=sets, last="03")
     if code:
         return code
     rows = list(Store(run_folder(run) / RESPONSES).rows())
@@ -68,7 +61,7 @@ def card(args: argparse.Namespace, run: str, rows: list[dict], size: int) -> str
         }
     )
     tokens = sum(row["reply"]["completion_tokens"] for row in rows)
-    settings = json.loads((run_folder(run) / "01_collect" / "meta.json").read_text())
+    asked = read_meta(run, "01_collect")["params"]
     lines = [
         f"# Recording `{args.name}`",
         "",
@@ -77,8 +70,7 @@ def card(args: argparse.Namespace, run: str, rows: list[dict], size: int) -> str
         f"- Model: {args.teacher} ({args.revision}), licence {args.licence}",
         f"- Date: {time.strftime('%F')}; packed: {size / 1e6:.2f} MB",
         f"- Answers: {len(rows):,}; completion tokens: {tokens:,}",
-        f"- Problems: suite `{settings['params']['problems']}`, {settings['params']['n_train']} for training, "
-        f"seed {settings['params']['seed']}",
+        f"- Problems: suite `{asked['problems']}`, {asked['n_train']} for training, seed {asked['seed']}",
         "- Prompts: the files in `distil/prompts/` of the same commit; each request is stored whole",
         "- Sampling (one line a kind of request; seeds differ): ",
         "",

@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import html
-import json
 from pathlib import Path
 
 from distil.evaluate.suites import measured
-from distil.workspace.environment import root
+from distil.pipeline.progress import progress, read_run, report_folder
 from distil.workspace.errors import StageError
 from distil.workspace.files import write_text
-from distil.workspace.stage import STAGES, run_folder
 
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.4rem .8rem;border-bottom:1px solid #ddd}
 .done{color:#00684a}.failed{color:#b00020}.running{color:#8a5a00}img{max-width:100%}pre{overflow-x:auto}"""
-
-
-def headline(run: str, stage: str) -> str:
-    """The figures of a stage's meta.json, in one line."""
-    file = run_folder(run) / stage / "meta.json"
-    if not file.exists():
-        return ""
-    figures = json.loads(file.read_text())["figures"]
-    return ", ".join(f"{name} {value}" for name, value in figures.items() if isinstance(value, int | float | str))
 
 
 def exporter():
@@ -48,27 +37,22 @@ def write_html(notebook: Path) -> None:
         write_text(notebook.with_suffix(".html"), body)
 
 
-def write_index(run: str, state: dict) -> None:
+def write_index(run: str) -> None:
     """`papermill_runs/<run>/index.html`: status and minutes of each stage, and the result table when there is one."""
-    rows = []
-    for stage in STAGES:
-        entry = state["stages"].get(stage)
-        if entry is None:
-            rows.append(f"<tr><td>{stage}</td><td>not run</td><td></td><td></td></tr>")
-            continue
-        status = entry["status"]
-        minutes = f"{entry['seconds'] / 60:.1f}" if "seconds" in entry else ""
-        note = html.escape(entry.get("error") or headline(run, stage))
-        name = f'<a href="{stage}.html">{stage}</a>' if status in ("done", "failed") else stage
-        rows.append(f'<tr><td>{name}</td><td class="{status}">{status}</td><td>{minutes}</td><td>{note}</td></tr>')
-    folder = root() / "papermill_runs" / run
-    results = measured(run) / "results.md"
+    folder, rows = report_folder(run), []
+    for stage, now in progress(run).items():
+        executed = now.status in ("done", "failed") and (folder / f"{stage}.html").exists()
+        name = f'<a href="{stage}.html">{stage}</a>' if executed else stage
+        minutes = "" if now.seconds is None else f"{now.seconds / 60:.1f}"
+        cells = (f"<td>{name}</td>", f'<td class="{now.status}">{now.status}</td>', f"<td>{minutes}</td>")
+        rows.append(f"<tr>{''.join(cells)}<td>{html.escape(now.note)}</td></tr>")
+    profile, results = read_run(run).get("profile", ""), measured(run) / "results.md"
     table = f"<h2>Results</h2><pre>{html.escape(results.read_text())}</pre>" if results.exists() else ""
     figure = measured(run) / "accuracy_tokens.svg"
     picture = figure.read_text()[figure.read_text().index("<svg") :] if figure.exists() else ""
     write_text(
         folder / "index.html",
         f"<!doctype html><html lang=en><meta charset=utf-8><title>distil: {run}</title><style>{STYLE}</style>"
-        f"<h1>Run {run}</h1><p>Profile {state.get('profile', '')}</p><table><tr><th>Notebook</th><th>Status</th>"
+        f"<h1>Run {run}</h1><p>Profile {profile}</p><table><tr><th>Notebook</th><th>Status</th>"
         f"<th>Minutes</th><th>Figures</th></tr>{''.join(rows)}</table>{table}{picture}</html>\n",
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from distil.workspace.rows import Problem
+
 LONG = 30  # tokens; shorter questions are compared as a whole only: "3 + 4" and "3 + 5" are two problems
 SHINGLE = 3  # tokens
 NEAR = 0.9  # Jaccard similarity of shingles from which two long questions are one
@@ -36,16 +38,13 @@ def contains(whole: Sequence[str], part: Sequence[str]) -> bool:
     return any(list(whole[i : i + len(part)]) == list(part) for i in range(len(whole) - len(part) + 1))
 
 
-def apart(row: dict, other: dict, reason: str) -> dict:
+def removal(problem: Problem, other: Problem, reason: str) -> dict:
     """A row of `removed.jsonl`: the problem, why it was removed, and what it collides with."""
-    return row | {
-        "reason": reason,
-        "collides_with": other.get("id"),
-        "collides_with_question": other["question"],
-    }
+    why = {"reason": reason, "collides_with": other.id, "collides_with_question": other.question}
+    return problem.to_dict() | why
 
 
-def remove_duplicates(rows: Sequence[dict]) -> tuple[list[dict], list[dict]]:
+def remove_duplicates(rows: Sequence[Problem]) -> tuple[list[Problem], list[dict]]:
     """(kept, removed): of questions that say the same the first is kept.
 
     The same is: equal tokens; or, for questions of at least `LONG` tokens, equal numbers in equal order and a Jaccard
@@ -55,11 +54,11 @@ def remove_duplicates(rows: Sequence[dict]) -> tuple[list[dict], list[dict]]:
     kept, removed, seen = [], [], {}
     index = shingles = None
     for number, row in enumerate(rows):
-        found = tokens(row["question"])
+        found = tokens(row.question)
         twin = seen.get(tuple(found))
         if twin is not None:
-            same = str(twin.get("answer")) == str(row.get("answer"))
-            removed.append(apart(row, twin, "duplicate question" if same else "duplicate question, another answer"))
+            same = twin.answer == row.answer
+            removed.append(removal(row, twin, "duplicate question" if same else "duplicate question, another answer"))
             continue
         if len(found) >= LONG:
             if index is None:
@@ -68,7 +67,7 @@ def remove_duplicates(rows: Sequence[dict]) -> tuple[list[dict], list[dict]]:
             sketch = minhash(mine)
             near = [rows[i] for i in sorted(index.query(sketch)) if is_near(found, mine, *shingles[i])]
             if near:
-                removed.append(apart(row, near[0], "near-duplicate question"))
+                removed.append(removal(row, near[0], "near-duplicate question"))
                 continue
             index.insert(number, sketch)
             shingles[number] = (found, mine)
@@ -98,8 +97,8 @@ def minhash(shingles: set[str]):
     return sketch
 
 
-def decontaminate(train: Sequence[dict], tests: Sequence[dict]) -> tuple[list[dict], list[dict]]:
-    """(kept, removed) of training problems, compared with every test problem; rows need `question` only.
+def decontaminate(train: Sequence[Problem], tests: Sequence[Problem]) -> tuple[list[Problem], list[dict]]:
+    """(kept, removed) of training problems, compared with every test problem.
 
     Removed is a question with the tokens of a test question; and one that shares a run of `NGRAM` tokens with a test
     question and holds all numbers of that question in their order. Runs that two or more different test questions
@@ -107,7 +106,7 @@ def decontaminate(train: Sequence[dict], tests: Sequence[dict]) -> tuple[list[di
     """
     whole, runs = {}, {}
     for test in tests:
-        found = tokens(test["question"])
+        found = tokens(test.question)
         if tuple(found) in whole:
             continue
         whole[tuple(found)] = test
@@ -115,9 +114,9 @@ def decontaminate(train: Sequence[dict], tests: Sequence[dict]) -> tuple[list[di
             runs.setdefault(run, []).append((test, numbers(found)))
     kept, removed = [], []
     for row in train:
-        found = tokens(row["question"])
+        found = tokens(row.question)
         if tuple(found) in whole:
-            removed.append(apart(row, whole[tuple(found)], "same question as a test problem"))
+            removed.append(removal(row, whole[tuple(found)], "same question as a test problem"))
             continue
         mine, hit = numbers(found), None
         for run in sorted(ngrams(found, NGRAM) & runs.keys()):
@@ -127,17 +126,17 @@ def decontaminate(train: Sequence[dict], tests: Sequence[dict]) -> tuple[list[di
         if hit is None:
             kept.append(row)
         else:
-            removed.append(apart(row, hit, f"{NGRAM} words in a row from a test problem"))
+            removed.append(removal(row, hit, f"{NGRAM} words in a row from a test problem"))
     return kept, removed
 
 
-def clean(rows: Sequence[dict], others: Sequence[dict] = ()) -> tuple[list[dict], list[dict]]:
+def clean(rows: Sequence[Problem], others: Sequence[Problem] = ()) -> tuple[list[Problem], list[dict]]:
     """(kept, removed) problems of a run, in their order: no question twice, no test question among those to learn.
 
     `others` are further questions that must not be learned, such as those of a benchmark.
     """
-    train, twice = remove_duplicates([row for row in rows if row["split"] != "test"])
-    test, twice_in_test = remove_duplicates([row for row in rows if row["split"] == "test"])
+    train, twice = remove_duplicates([row for row in rows if row.split != "test"])
+    test, twice_in_test = remove_duplicates([row for row in rows if row.split == "test"])
     train, known = decontaminate(train, [*test, *others])
-    keep = {row["id"] for row in (*train, *test)}
-    return [row for row in rows if row["id"] in keep], [*twice, *twice_in_test, *known]
+    keep = {row.id for row in (*train, *test)}
+    return [row for row in rows if row.id in keep], [*twice, *twice_in_test, *known]

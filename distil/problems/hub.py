@@ -1,4 +1,7 @@
-"""Problems from data sets on the Hub: which field is the question, which the answer, and how it is read."""
+"""Problems from data sets on the Hub: which field is the question, which the answer, and how it is read.
+
+`hub_datasets.yaml` holds the ready-made maps and says what a map may say.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,18 @@ import json
 import random
 import re
 from collections.abc import Iterable, Iterator
+from importlib import resources
+
+import yaml
 
 from distil.problems.errors import ProblemError
-from distil.problems.hub_datasets import DEFAULTS, SOURCES
-from distil.verify.check import check_verifier, clean, extract_boxed
+from distil.verify.answers import extract_boxed, normalise_answer
+from distil.verify.choice import LETTERS
+from distil.verify.registry import verifier_named, verifier_of
+from distil.workspace.rows import Problem
 
+MAPS = yaml.safe_load(resources.files("distil.problems").joinpath("hub_datasets.yaml").read_text(encoding="utf-8"))
+DEFAULTS, DATA_SETS = MAPS["defaults"], MAPS["data_sets"]
 OPTIONS = ("question", "answer", "split", "test", "config", "revision", "read", "verifier", "choices", "unreadable")
 VALUES = {
     "read": ("plain", "hash", "boxed"),
@@ -29,19 +39,21 @@ def hub_map(name: str, options: dict[str, str]) -> dict:
     for option, known in VALUES.items():
         if option in options and options[option] not in known:
             raise ProblemError(f"hub:{name}: {option}={options[option]}: must be one of {', '.join(known)}")
-    if name not in SOURCES and not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+    if name not in DATA_SETS and not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise ProblemError(
-            f"hub:{name}: no ready-made map of that name; there are: {', '.join(SOURCES)}, or OWNER/NAME"
+            f"hub:{name}: no ready-made map of that name; there are: {', '.join(DATA_SETS)}, or OWNER/NAME"
         )
-    mapping = DEFAULTS | SOURCES.get(name, {"repository": name}) | options
-    answered = mapping["verifier"] == "code" or isinstance(mapping.get("choices"), list)
-    for field in ("question",) if answered else ("question", "answer"):
+    mapping = DEFAULTS | DATA_SETS.get(name, {"repository": name}) | options
+    needs_answer = verifier_named(mapping["verifier"]).needs_answer and not isinstance(mapping.get("choices"), list)
+    for field in ("question", "answer") if needs_answer else ("question",):
         if field not in mapping:
             raise ProblemError(f"hub:{name}: say which field is which: hub:{name}?question=FIELD&answer=FIELD")
     return mapping | {"name": name}
 
 
-def load_hub(name: str, options: dict[str, str], n_train: int, n_test: int, seed: int) -> tuple[list[dict], list[dict]]:
+def load_hub(
+    name: str, options: dict[str, str], *, n_train: int, n_test: int, seed: int
+) -> tuple[list[Problem], list[dict]]:
     """(rows, removed): up to `n_test` and `n_train` problems, drawn at random, the same for the same seed.
 
     Raises ProblemError for an unknown name, option or field, an answer that cannot be read, or a data set that the
@@ -103,7 +115,7 @@ def shuffled(data, seed: int) -> Iterator[tuple[int, dict]]:
 
 def rows_from(
     records: Iterable[tuple[int, dict]], mapping: dict, split: str, wanted: int
-) -> tuple[list[dict], list[dict]]:
+) -> tuple[list[Problem], list[dict]]:
     """(problems, removed) from numbered records of a data set, until `wanted` problems are found.
 
     Raises ProblemError, naming the row, for a field that is not there (with those that are), or an answer that cannot
@@ -124,52 +136,53 @@ def rows_from(
         if any(record[field] != value for field, value in mapping.get("where", {}).items()):
             continue
         name = mapping["name"].rpartition("/")[2]
-        row = {
-            "id": f"{name}-{split}-{number:06d}",
-            "domain": "code" if mapping["verifier"] == "code" else "hub",
-            "task": name,
-            "question": str(record[mapping["question"]] or "").strip(),
-            "answer": "",
-            "verifier": mapping["verifier"],
-            "source": mapping["repository"],
-            "split": split,
-        }
+        problem = Problem(
+            id=f"{name}-{split}-{number:06d}",
+            domain=verifier_named(mapping["verifier"]).domain or "hub",
+            task=name,
+            question=str(record[mapping["question"]] or "").strip(),
+            answer="",
+            verifier=mapping["verifier"],
+            source=mapping["repository"],
+            split=split,
+        )
         try:
-            fill_in(row, record, mapping)
+            fill_in(problem, record, mapping)
         except ValueError as error:
             if mapping["unreadable"] == "refuse":
                 raise ProblemError(f"{where}: {error}; unreadable=drop leaves such rows out") from None
-            removed.append(row | {"reason": str(error), "collides_with": None, "collides_with_question": None})
+            reason = {"reason": str(error), "collides_with": None, "collides_with_question": None}
+            removed.append(problem.to_dict() | reason)
             continue
-        rows.append(row)
+        rows.append(problem)
     return rows, removed
 
 
-def fill_in(row: dict, record: dict, mapping: dict) -> None:
+def fill_in(problem: Problem, record: dict, mapping: dict) -> None:
     """Answer, verifier, choices and tests of a problem, in place. Raises ValueError if they cannot be used."""
-    if not row["question"]:
+    if not problem.question:
         raise ValueError("the question is empty")
     if "tests" in mapping:
         tests = record[mapping["tests"]]
-        row["tests"] = json.loads(tests) if isinstance(tests, str) and tests.strip() else tests
+        problem.tests = json.loads(tests) if isinstance(tests, str) and tests.strip() else tests
     if mapping.get("starter") and record[mapping["starter"]]:
-        row["question"] += f"\n\nStart from this code:\n{record[mapping['starter']]}"
+        problem.question += f"\n\nStart from this code:\n{record[mapping['starter']]}"
         if method := re.search(r"def (\w+)\(self", record[mapping["starter"]]):
-            row["entry_point"] = method.group(1)
+            problem.entry_point = method.group(1)
     if "choices" in mapping:
         if isinstance(mapping["choices"], list):
-            row["choices"] = [str(record[field]).strip() for field in mapping["choices"]]
-            right = row["choices"][0]
-            random.Random(row["question"]).shuffle(row["choices"])  # the same for every run and every student
-            row["answer"] = chr(65 + row["choices"].index(right))
+            problem.choices = [str(record[field]).strip() for field in mapping["choices"]]
+            right = problem.choices[0]
+            random.Random(problem.question).shuffle(problem.choices)  # the same for every run and every student
+            problem.answer = LETTERS[problem.choices.index(right)]
         else:
-            row["choices"] = [str(choice) for choice in record[mapping["choices"]]]
-        row["question"] += "\n\n" + "\n".join(f"{chr(65 + i)}) {text}" for i, text in enumerate(row["choices"]))
+            problem.choices = [str(choice) for choice in record[mapping["choices"]]]
+        problem.question += "\n\n" + "\n".join(f"{chr(65 + i)}) {text}" for i, text in enumerate(problem.choices))
     if "answer" in mapping:
-        row["answer"] = read_answer(record[mapping["answer"]], mapping["read"])
-    if row["verifier"] == "math" and TEXTS.fullmatch(clean(row["answer"])):
-        row["verifier"] = "exact"
-    check_verifier(row)
+        problem.answer = read_answer(record[mapping["answer"]], mapping["read"])
+    if problem.verifier == "math" and TEXTS.fullmatch(normalise_answer(problem.answer)):
+        problem.verifier = "exact"
+    verifier_of(problem).check_gold(problem)
 
 
 def read_answer(value: object, how: str) -> str:

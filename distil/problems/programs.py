@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice, product
 
 from distil.problems.program_kinds import KINDS, Kind
+from distil.workspace.rows import Problem
 
 WORDS = """tea boat seat rain mast bread piano carpet stream art bare butter cart clear market mouse pear pepper ribbon
 roast rose stone summer table tent tomato""".split()
@@ -83,27 +84,27 @@ def call(kind: Kind, args: tuple) -> str:
     return f"{kind.name}({', '.join(map(repr, args))})"
 
 
-def row(kind: Kind, chosen: int, values: dict, functions: list[Callable], rng: random.Random) -> dict:
-    """A problem as `problems.entries` gives it, with the further fields of HumanEval's (see `humaneval`)."""
+def problem_of(kind: Kind, chosen: int, values: dict, *, functions: list[Callable], rng: random.Random) -> Problem:
+    """A problem without id and split, with the same fields as HumanEval's (see `humaneval`)."""
     found = cases(kind, chosen, functions, rng)
     examples = "".join(f"    >>> {call(kind, args)}\n    {wanted!r}\n" for args, wanted in found[:SHOWN])
     prompt = f'{signature(kind)}    """{kind.words.format(**values)}\n\n{examples}    """\n'
-    return {
-        "domain": "code",
-        "question": f"Complete this Python function.\n\n{prompt.strip()}",
-        "answer": "",
-        "verifier": "code",
-        "source": "distil",
-        "more": {
-            "prompt": prompt,
-            "entry_point": kind.name,
-            "tests": [f"assert {call(kind, args)} == {wanted!r}" for args, wanted in found[SHOWN:]],
-            "solution": solution(kind, values),
-        },
-    }
+    return Problem(
+        id="",
+        domain="code",
+        task="programs",
+        question=f"Complete this Python function.\n\n{prompt.strip()}",
+        answer="",
+        verifier="code",
+        source="distil",
+        prompt=prompt,
+        entry_point=kind.name,
+        tests=[f"assert {call(kind, args)} == {wanted!r}" for args, wanted in found[SHOWN:]],
+        solution=solution(kind, values),
+    )
 
 
-def pool(seed: int) -> Iterator[dict]:
+def pool(seed: int) -> Iterator[Problem]:
     """All problems, in an order of `seed`: the kinds in turn, two of a kind together, until one is used up.
 
     Two together, so that whoever deals them out to train and test by turns gives each as many of every kind.
@@ -116,4 +117,5 @@ def pool(seed: int) -> Iterator[dict]:
         for kind in rng.sample(KINDS, len(KINDS)):
             for chosen in order[kind.name][begin : begin + 2]:
                 own = random.Random(f"{seed}:{kind.name}:{chosen}")
-                yield row(kind, chosen, every[kind.name][chosen], functions[kind.name], own)
+                values = every[kind.name][chosen]
+                yield problem_of(kind, chosen, values, functions=functions[kind.name], rng=own)

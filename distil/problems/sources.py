@@ -4,58 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from urllib.parse import parse_qsl
 
+import yaml
+
+from distil.problems.dedup import clean
 from distil.problems.errors import ProblemError
+from distil.verify.registry import verifier_named, verifier_of
+from distil.workspace.environment import root
 from distil.workspace.rows import Problem
 
-FIELDS = ("id", "domain", "task", "question", "answer", "verifier", "source", "split")
-
-# Families of reasoning-gym (Apache-2.0), sized so that a 135M student can learn something of each. Left out on
-# purpose: gsm_symbolic, whose upstream licence is unclear.
-SUITES: dict[str, dict[str, dict]] = {
-    "starter": {
-        "chain_sum": {"min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 2},
-        "products": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2},
-        "simple_equations": {"min_value": 1, "max_value": 20},
-        "simple_geometry": {"min_sides": 3, "max_sides": 3, "min_angle": 10, "max_angle": 150},
-        "needle_haystack": {"min_num_statements": 3, "max_num_statements": 5},
-    },
-    # the same families beyond the sizes of `starter`, to measure how far what was learned reaches
-    "harder": {
-        "chain_sum": {"min_terms": 4, "max_terms": 6, "min_digits": 2, "max_digits": 3},
-        "products": {"min_terms": 2, "max_terms": 2, "min_digits": 3, "max_digits": 3},
-        "simple_equations": {"min_terms": 3, "max_terms": 4, "min_value": 20, "max_value": 100},
-        "simple_geometry": {"min_sides": 4, "max_sides": 6, "min_angle": 10, "max_angle": 170},
-        "needle_haystack": {"min_num_statements": 8, "max_num_statements": 20},
-    },
-    # For a student of 0.5B and a teacher of 1.5B. Every scorer is exact and takes what a model would put into a box.
-    # Left out therefore: fraction_simplification, which reads \frac{1}{2} and not what follows it; time_intervals,
-    # which forgives a minute in a day; gcd and the yes-or-no families, where one answer is right more often than not;
-    # families that ask for lists; words and texts whose source is not said.
-    "reference": {
-        "chain_sum": {"min_terms": 3, "max_terms": 4, "min_digits": 1, "max_digits": 3},
-        "products": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 3},
-        "simple_equations": {"min_terms": 2, "max_terms": 3, "min_value": 1, "max_value": 50},
-        "simple_geometry": {"min_sides": 3, "max_sides": 5, "min_angle": 10, "max_angle": 150},
-        "needle_haystack": {"min_num_statements": 6, "max_num_statements": 12},
-        "basic_arithmetic": {"min_terms": 3, "max_terms": 4, "min_digits": 1, "max_digits": 2, "allow_negation": False},
-        "decimal_chain_sum": {"min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 2}
-        | {"min_decimal_places": 1, "max_decimal_places": 2},
-        "lcm": {"min_value": 4, "max_value": 60},
-        "leg_counting": {"min_animals": 2, "max_animals": 4, "min_instances": 1, "max_instances": 9},
-        "calendar_arithmetic": {
-            "tasks": ["weekday_offset", "weekday_of_date_from_first_date"],
-            "offset_upper_bound": 40,
-        },
-        "family_relationships": {"min_family_size": 4, "max_family_size": 6},
-        "programs": {},  # functions to write: distil.problems.programs
-    },
-}
+SUITES: dict[str, dict[str, dict]] = yaml.safe_load(
+    resources.files("distil.problems").joinpath("suites.yaml").read_text(encoding="utf-8")
+)
 
 
-def generate(suite: str, n_train: int, n_test: int, seed: int) -> list[dict]:
+def generate(suite: str, n_train: int, n_test: int, seed: int) -> list[Problem]:
     """`n_train` + `n_test` problems of a suite, shared evenly over its families, no question twice.
 
     Train and test problems never share a question. Raises ProblemError for an unknown suite or a family too small.
@@ -63,7 +29,7 @@ def generate(suite: str, n_train: int, n_test: int, seed: int) -> list[dict]:
     if suite not in SUITES:
         raise ProblemError(f"no problem suite {suite!r}; there are: {', '.join(SUITES)}, a .jsonl file, or hub:NAME")
     families = SUITES[suite]
-    rows: list[dict] = []
+    rows: list[Problem] = []
     for number, (task, config) in enumerate(families.items()):
         wanted = {
             split: n // len(families) + (number < n % len(families))
@@ -71,18 +37,16 @@ def generate(suite: str, n_train: int, n_test: int, seed: int) -> list[dict]:
         }
         # the generator repeats itself in small families: ask for more, keep the first of each question; turn and turn
         # about to train and test, so that asking for more of one does not change the other
-        pool = entries(task, 40 * max(wanted.values()) + 20, seed, config)
+        pool = family(task, 40 * max(wanted.values()) + 20, seed, config)
         seen: set[str] = set()
         taken = dict.fromkeys(wanted, 0)
-        for entry in pool:
-            if entry["question"] in seen:
+        for problem in pool:
+            if problem.question in seen:
                 continue
             split = "train" if len(seen) % 2 == 0 else "test"
-            seen.add(entry["question"])
+            seen.add(problem.question)
             if taken[split] < wanted[split]:
-                more = entry.pop("more")
-                first = {"id": f"{task}-{split}-{taken[split]:04d}", "domain": entry["domain"], "task": task}
-                rows.append(first | entry | {"split": split} | more)
+                rows.append(problem.replace(id=f"{task}-{split}-{taken[split]:04d}", split=split))
                 taken[split] += 1
             if taken == wanted:
                 break
@@ -91,8 +55,8 @@ def generate(suite: str, n_train: int, n_test: int, seed: int) -> list[dict]:
     return rows
 
 
-def entries(task: str, size: int, seed: int, config: dict) -> Iterator[dict]:
-    """Problems of one family, {domain, question, answer, verifier, source, more: further fields}; some may be twice."""
+def family(task: str, size: int, seed: int, config: dict) -> Iterator[Problem]:
+    """Problems of one family, without id and split; a question may come twice."""
     if task == "programs":
         from distil.problems import programs
 
@@ -101,25 +65,25 @@ def entries(task: str, size: int, seed: int, config: dict) -> Iterator[dict]:
     import reasoning_gym
 
     for entry in reasoning_gym.create_dataset(task, size=size, seed=seed, **config):
-        yield {
-            "domain": "reasoning",
-            "question": entry["question"].strip(),
-            "answer": str(entry["answer"]),
-            "verifier": f"reasoning_gym:{task}",
-            "source": "reasoning-gym",
-            "more": {"metadata": json.loads(json.dumps(entry["metadata"], default=str))},
-        }
+        yield Problem(
+            id="",
+            domain="reasoning",
+            task=task,
+            question=entry["question"].strip(),
+            answer=str(entry["answer"]),
+            verifier=f"reasoning_gym:{task}",
+            source="reasoning-gym",
+            metadata=json.loads(json.dumps(entry["metadata"], default=str)),
+        )
 
 
-def read_rows(path: Path) -> list[dict]:
-    """The user's problems: JSON Lines with `question` and `answer`, and optionally any other field of `FIELDS`.
+def read_rows(path: Path) -> list[Problem]:
+    """The user's problems: JSON Lines with `question` and `answer`, and optionally any other field of a `Problem`.
 
     Without a `verifier` an answer with a digit in it is compared as mathematics, any other as text. Verifier `choice`
     may have `choices`, verifier `code` has `tests` in place of an answer. Raises ProblemError, naming the line, for
     broken JSON, a missing or empty field, an unknown verifier, or a repeated id.
     """
-    from distil.verify.check import check_verifier
-
     if not path.is_file():
         raise ProblemError(f"{path}: no such file; give a suite ({', '.join(SUITES)}), a .jsonl file, or hub:NAME")
     rows, ids = [], {}
@@ -128,26 +92,30 @@ def read_rows(path: Path) -> list[dict]:
             continue
         where = f"{path}, line {number}"
         row = parse_line(line, where)
-        for field in ("question",) if row.get("verifier") == "code" else ("question", "answer"):
+        try:
+            needs_answer = verifier_named(str(row["verifier"])).needs_answer if "verifier" in row else True
+        except ValueError as error:
+            raise ProblemError(f"{where}: {error}") from None
+        for field in ("question", "answer") if needs_answer else ("question",):
             if field not in row:
                 raise ProblemError(f"{where}: field `{field}` is missing")
             if not str(row[field]).strip():
                 raise ProblemError(f"{where}: field `{field}` is empty")
         answer = str(row.get("answer", ""))
-        row = (
+        problem = Problem.from_dict(
             {"id": f"row-{number:05d}", "domain": "user", "task": "user", "source": path.name}
             | {"verifier": "math" if any(c.isdigit() for c in answer) else "exact"}
             | row
             | {"question": str(row["question"]), "answer": answer}
         )
-        if row["id"] in ids:
-            raise ProblemError(f"{where}: id {row['id']!r} was used on line {ids[row['id']]} already")
-        ids[row["id"]] = number
+        if problem.id in ids:
+            raise ProblemError(f"{where}: id {problem.id!r} was used on line {ids[problem.id]} already")
+        ids[problem.id] = number
         try:
-            check_verifier(row)
+            verifier_of(problem).check_gold(problem)
         except ValueError as error:
             raise ProblemError(f"{where}: {error}") from None
-        rows.append(row)
+        rows.append(problem)
     return rows
 
 
@@ -162,19 +130,19 @@ def parse_line(line: str, where: str) -> dict:
     return row
 
 
-def read_file(path: Path, n_train: int, n_test: int) -> list[dict]:
+def read_file(path: Path, n_train: int, n_test: int) -> list[Problem]:
     """Problems of the user's file, as `read_rows` reads it, up to `n_test` for test and `n_train` for training.
 
     Rows without a `split` go to test for the first `n_test` of them, then to train. Raises ProblemError as `read_rows`
     does, and if no problem is left for a split.
     """
     rows = read_rows(path)
-    free = [row for row in rows if "split" not in row]
+    free = [row for row in rows if not row.split]
     for number, row in enumerate(free):
-        row["split"] = "test" if number < n_test else "train"
-    kept: list[dict] = []
+        row.split = "test" if number < n_test else "train"
+    kept: list[Problem] = []
     for split, n in (("test", n_test), ("train", n_train)):
-        chosen = [row for row in rows if row["split"] == split][:n]
+        chosen = [row for row in rows if row.split == split][:n]
         if not chosen:
             raise ProblemError(
                 f"{path}: no problem left for {split}; it holds {len(rows)}, wanted {n_train} + {n_test}"
@@ -183,8 +151,8 @@ def read_file(path: Path, n_train: int, n_test: int) -> list[dict]:
     return kept
 
 
-def read_questions(path: Path) -> list[dict]:
-    """Questions that must not be learned, from a JSON Lines file: {id, question}. Raises ProblemError."""
+def read_questions(path: Path) -> list[Problem]:
+    """Questions that must not be learned, from a JSON Lines file with field `question`. Raises ProblemError."""
     if not path.is_file():
         raise ProblemError(f"against={path}: no such file")
     rows = []
@@ -193,26 +161,26 @@ def read_questions(path: Path) -> list[dict]:
             row = parse_line(line, f"{path}, line {number}")
             if "question" not in row:
                 raise ProblemError(f"{path}, line {number}: field `question` is missing")
-            rows.append({"id": f"{path.name}, line {number}", "question": str(row["question"])})
+            name = f"{path.name}, line {number}"
+            text = str(row["question"])
+            rows.append(
+                Problem(id=name, domain="", task="", question=text, answer="", verifier="exact", source=path.name)
+            )
     return rows
 
 
 def absolute(name: str) -> Path:
     """A path as it is, or below the project folder."""
-    from distil.workspace.environment import root
-
     return Path(name) if Path(name).is_absolute() else root() / name
 
 
 def gather(source: str, n_train: int, n_test: int, seed: int) -> tuple[list[Problem], list[dict]]:
     """(problems, removed) of a run, cleaned: no question twice, no test question among those to learn.
 
-    `source` is a suite, a `.jsonl` path, or `hub:NAME` (see hub_problems), each with options after a question mark:
-    `against=FILE.jsonl` keeps the questions of that file out of the training problems. `removed` lists what was left
-    out, each row with `reason` and the question it collides with. Raises ProblemError.
+    `source` is a suite, a `.jsonl` path, or `hub:NAME` (see `distil.problems.hub`), each with options after a question
+    mark: `against=FILE.jsonl` keeps the questions of that file out of the training problems. `removed` lists what was
+    left out, each row with `reason` and the question it collides with. Raises ProblemError.
     """
-    from distil.problems.dedup import clean
-
     name, _, text = source.partition("?")
     options = dict(parse_qsl(text, keep_blank_values=True))
     others = read_questions(absolute(options.pop("against"))) if "against" in options else []
@@ -220,7 +188,7 @@ def gather(source: str, n_train: int, n_test: int, seed: int) -> tuple[list[Prob
     if name.startswith("hub:"):
         from distil.problems.hub import load_hub
 
-        rows, removed = load_hub(name.removeprefix("hub:"), options, n_train, n_test, seed)
+        rows, removed = load_hub(name.removeprefix("hub:"), options, n_train=n_train, n_test=n_test, seed=seed)
     elif options:
         raise ProblemError(f"problems={source}: {name} has one option, ?against=FILE.jsonl, not {text!r}")
     elif name.endswith(".jsonl"):
@@ -228,9 +196,9 @@ def gather(source: str, n_train: int, n_test: int, seed: int) -> tuple[list[Prob
     else:
         rows = generate(name, n_train, n_test, seed)
     kept, collided = clean(rows, others)
-    if any(row["split"] == "train" for row in rows) and not any(row["split"] == "train" for row in kept):
+    if any(row.split == "train" for row in rows) and not any(row.split == "train" for row in kept):
         raise ProblemError(f"problems={source}: every problem for training is in a test set too: take others")
-    return [Problem.from_dict(row) for row in kept], removed + collided
+    return kept, removed + collided
 
 
 def load(source: str, n_train: int, n_test: int, seed: int) -> list[Problem]:

@@ -8,12 +8,13 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from distil.workspace.environment import environment, root
 from distil.workspace.errors import StageError
 from distil.workspace.files import read_jsonl, sha256, write_text
-from distil.workspace.parameters import ParameterError, effective, notebook_path
-from distil.workspace.stage import STAGES, Stage, run_folder
+from distil.workspace.parameters import ParameterError, effective
+from distil.workspace.stage import STAGES, Stage, notebook_path, run_folder
 
 LEVEL = "95%"  # of every interval; the one number of a card that is no measurement
 NUMBER = re.compile(r"[-+]?\d(?:[\d,]*\d)?(?:\.\d+)?(?:e-?\d+)?%?")
@@ -27,7 +28,7 @@ def write_settings(stage: Stage) -> None:
     write_text(stage.path("settings.json"), json.dumps(settings, indent=1) + "\n")
 
 
-def read(run: str) -> dict[str, object]:
+def read(run: str) -> dict[str, Any]:
     """The measured files of a run, `<stage>/<file>` to its content; of training sets only the number of rows.
 
     Raises StageError if one that every card needs is missing, or if a file is not the one its stage wrote.

@@ -12,7 +12,7 @@ import os
 import sys
 
 LONGEST = 1 << 24  # bytes of one message
-PLAIN = (type(None), bool, int, float, str)
+SCALARS = (type(None), bool, int, float, str)
 
 
 class NotPlain(Exception):
@@ -21,7 +21,7 @@ class NotPlain(Exception):
 
 def pack(value: object) -> object:
     """A plain value as JSON can carry it: scalars as they are, the rest as [kind, ...]. Raises NotPlain."""
-    if type(value) in PLAIN:
+    if type(value) in SCALARS:
         return value
     for kind, base in (("l", list), ("t", tuple), ("s", set), ("f", frozenset)):
         if isinstance(value, base):
@@ -44,7 +44,7 @@ def pack(value: object) -> object:
 
 def unpack(value: object) -> object:
     """What `pack` packed, in Python's own types alone. Raises NotPlain for anything else."""
-    if type(value) in PLAIN:
+    if type(value) in SCALARS:
         return value
     try:
         kind, *parts = value
@@ -123,17 +123,17 @@ def candidate(path: str) -> None:
 
 
 def tests(path: str) -> None:
-    """Run the tests against functions that are calls through the pipe; the verdict, one line, goes to stderr.
+    """Run the tests against functions that are calls through the pipe; the result, one line, goes to stderr.
 
     The path names a JSON object {setup, tests, entry_point}. `setup` is trusted: what the problem itself defines.
     """
-    verdict = os.fdopen(os.dup(2), "wb")
+    result = os.fdopen(os.dup(2), "wb")
     reader, writer = private_pipes()
     with open(path, encoding="utf-8") as handle:
         problem = json.load(handle)
 
     def decide(passed: bool, reason: str) -> None:
-        send(verdict, {"passed": passed, "reason": reason[:300]})
+        send(result, {"passed": passed, "reason": reason[:300]})
         os._exit(0)
 
     def receive() -> dict:

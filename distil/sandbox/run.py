@@ -25,7 +25,7 @@ OUTPUT_BYTES = 1 << 20  # of a program, beyond ten times what is expected
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RunResult:
     """`passed` only if every test was; `reason` says what was not, in a few words."""
 
     passed: bool
@@ -40,7 +40,7 @@ def run(
     entry_point: str = "",
     timeout_s: float = TIMEOUT_S,
     memory_mb: int = MEMORY_MB,
-) -> Verdict:
+) -> RunResult:
     """Do the functions that `code` defines pass `tests`?
 
     `tests` is Python: asserts that call functions of the code by name, or a function `check(candidate)`, which is
@@ -71,13 +71,13 @@ def run(
         for one in ends:  # or neither would see the other's end
             one.close()
         if not ended(judge, timeout_s):
-            return Verdict(False, f"took longer than {timeout_s:g} s")
-        return read_verdict(said)
+            return RunResult(False, f"took longer than {timeout_s:g} s")
+        return read_result(said)
 
 
 def run_program(
     code: str, cases: Sequence[tuple[str, str]], *, timeout_s: float = TIMEOUT_S, memory_mb: int = MEMORY_MB
-) -> Verdict:
+) -> RunResult:
     """Does a program give the expected output for every case, (what it reads, what it should write)?
 
     Each case is a run of its own, of at most `timeout_s`; the first that fails ends it. Outputs are equal if their
@@ -101,14 +101,14 @@ def run_program(
             process = start(how, "program", file, limits, **streams)
             stack.callback(end, process)
             if not ended(process, timeout_s):
-                return Verdict(False, f"{where} took longer than {timeout_s:g} s")
+                return RunResult(False, f"{where} took longer than {timeout_s:g} s")
             if process.returncode:
                 last = tail(streams["stderr"]).strip().rpartition("\n")[2]
-                return Verdict(False, f"{where} ended with code {process.returncode}: {last[:200]}")
+                return RunResult(False, f"{where} ended with code {process.returncode}: {last[:200]}")
             streams["stdout"].seek(0)
             if not same_output(streams["stdout"].read(room).decode(errors="replace"), expected):
-                return Verdict(False, f"wrong output in {where}")
-    return Verdict(True, "passed")
+                return RunResult(False, f"wrong output in {where}")
+    return RunResult(True, "passed")
 
 
 def checked_mechanism() -> str:
@@ -142,14 +142,14 @@ def tail(file) -> str:
     return file.read().decode(errors="replace")
 
 
-def read_verdict(said) -> Verdict:
-    """The verdict that the tests' process wrote; none is no pass."""
+def read_result(said) -> RunResult:
+    """The result that the tests' process wrote; without one the tests were not passed."""
     text = tail(said)
     try:
         found = json.loads(text)
-        return Verdict(found["passed"] is True, str(found["reason"]))
+        return RunResult(found["passed"] is True, str(found["reason"]))
     except (ValueError, TypeError, KeyError):
-        return Verdict(False, f"the tests gave no verdict: {text.strip()[-200:]}")
+        return RunResult(False, f"the tests gave no result: {text.strip()[-200:]}")
 
 
 def same_output(got: str, expected: str) -> bool:

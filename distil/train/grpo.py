@@ -18,10 +18,11 @@ from distil.train import memory
 from distil.train.common import load_student_for_training, on_one_gpu, train, trainer_arguments
 from distil.train.reward_model import RewardModel
 from distil.train.rewards import TERMS, check_spread, length_trend, reward_terms
-from distil.verify.check import verifiable
+from distil.verify.registry import verifiable
 from distil.workspace.environment import quiet
 from distil.workspace.errors import StageError
 from distil.workspace.files import digest, read_csv, sha256, write_text
+from distil.workspace.rows import Problem
 
 # completions that go through the model together when it learns, at most; more take turns. A laptop has 8 GiB
 AT_ONCE = {"cuda": 32, "cpu": 4}
@@ -121,7 +122,7 @@ def reward_functions(reward_model: str, line: tuple[float, float], gated: bool, 
         key = digest(*texts, *problem)
         if key not in known:
             known.clear()  # the functions are called one after the other on the same completions
-            rows = [json.loads(p) for p in problem]
+            rows = [Problem.from_dict(json.loads(p)) for p in problem]
             grades = graded.grades([row["question"] for row in rows], texts)
             solved = right(texts, rows, boxed_only=True)
             known[key] = [
@@ -183,7 +184,7 @@ def grpo(
             f"{len(usable)} of {len(problems)} problems can be verified, and GRPO takes {problems_a_step()} a step: "
             "collect more"
         )
-    rows = [{"prompt": prompt_of(p), "problem": json.dumps(p)} for p in usable]
+    rows = [{"prompt": prompt_of(p), "problem": json.dumps(p.to_dict())} for p in usable]
     attempts = problems_a_step() * group
     longest = max(len(encode_prompt(tokenizer, row["prompt"])) for row in rows) + max_completion
     vllm, taken = {}, sum(file.stat().st_size for file in Path(reward_model).glob("*.safetensors")) / memory.GIB

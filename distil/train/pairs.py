@@ -6,12 +6,11 @@ import math
 import random
 from collections.abc import Sequence
 
-from distil.chains.collect import chain_text
 from distil.chains.judge import select_fast, split_by_problem
 from distil.llm.prompts import prompt_of
 from distil.models.student import load_tokenizer
 from distil.train.common import prepare_backend
-from distil.verify.check import answered_once, is_correct, verifiable
+from distil.verify.registry import is_correct, verifiable, verifier_of
 from distil.workspace.errors import StageError
 from distil.workspace.rows import Pair
 
@@ -60,12 +59,12 @@ def build_pairs(
     about as long: a chosen side that is longer as a rule would teach wordiness. Raises StageError if one of the gaps
     named in `betas` has no pair, and says what it lacks.
     """
-    bad = {row["parent"]: chain_text(row) for row in corrupted}
+    bad = {row["parent"]: row.full_text for row in corrupted}
     wrong = {row["problem_id"]: row["text"] for row in own}
     taught = {chain["id"] for chain in select_fast([row["chain"] for row in aligned if row["kept"]])}
     found: dict[str, list[tuple[str, str, str]]] = {gap: [] for gap in GAPS}
     for row in aligned:
-        name, original, final = row["problem_id"], row["trail"][0]["text"], chain_text(row["chain"])
+        name, original, final = row["problem_id"], row["trail"][0]["text"], row["chain"].full_text
         unsuitable = row["trail"][0]["difficulty"] in ("easy", "hard")
         if row["kept"] and unsuitable:
             found["small"].append((name, final, original))
@@ -125,7 +124,9 @@ def own_mistakes(problems: Sequence[dict], student: str, n: int, seed: int) -> l
     return [
         {"problem_id": problem["id"], "text": reply.text}
         for problem, reply in zip(problems, replies, strict=True)
-        if reply.finish_reason == "stop" and answered_once(reply.text, problem) and not is_correct(reply.text, problem)
+        if reply.finish_reason == "stop"
+        and verifier_of(problem).answers_once(reply.text, problem)
+        and not is_correct(reply.text, problem)
     ]
 
 

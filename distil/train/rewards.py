@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from distil.chains.collect import split_steps
-from distil.verify.check import answered_once, is_correct
+from distil.verify.registry import is_correct, verifier_of
 from distil.workspace.errors import StageError
+from distil.workspace.rows import Problem
 
 TERMS = ("correct", "rv", "cd", "format", "short")
 REWARDS = {  # what may stand for a list of weights: the whole reward, and what it is worth without a part of it
@@ -46,17 +46,16 @@ def parse_weights(text: str) -> tuple[dict[str, float], bool]:
     return {term: weights.get(term, 0.0) for term in TERMS}, bool(gate)
 
 
-def well_formed(text: str, problem: dict) -> float:
-    """1.0 for several steps, none of them said twice, and one answer in the form asked for; else 0.0."""
-    code = problem["verifier"] == "code"
-    thought = text.partition("```")[0] if code else text  # a program may repeat itself
-    steps, several = split_steps(thought), bool(thought.strip()) if code else "\n\n" in text.strip()
-    return float(answered_once(text, problem) and several and len(set(steps)) == len(steps))
+def well_formed(text: str, problem: Problem) -> float:
+    """1.0 for a text that shows its steps, none of them twice, and one answer in the form asked for; else 0.0."""
+    verifier = verifier_of(problem)
+    steps = verifier.reasoning_steps(text)
+    return float(verifier.answers_once(text, problem) and bool(steps) and len(set(steps)) == len(steps))
 
 
 def reward_terms(
     text: str,
-    problem: dict,
+    problem: Problem,
     rv: float,
     cd: float,
     line: tuple[float, float],

@@ -6,8 +6,8 @@ import ast
 import operator
 import re
 
-PLAIN = {"×": "*", "·": "*", "÷": "/", "−": "-", r"\times": "*", r"\cdot": "*", r"\div": "/", "°": "", "$": ""}
-WIDE = {0xFF01 + i: 0x21 + i for i in range(94)} | {0x3000: 0x20}  # full-width signs and digits to plain ones
+ASCII = {"×": "*", "·": "*", "÷": "/", "−": "-", r"\times": "*", r"\cdot": "*", r"\div": "/", "°": "", "$": ""}
+WIDE = {0xFF01 + i: 0x21 + i for i in range(94)} | {0x3000: 0x20}  # full-width signs and digits to ASCII
 SIGNS = "0123456789.+-*/() "
 SUM = r"[0-9.+\-*/() ]*"
 OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
@@ -23,8 +23,8 @@ def false_equation(text: str) -> str | None:
     '57 + 68 = 115'
     """
     text = text.translate(WIDE)
-    for sign, plain in PLAIN.items():
-        text = text.replace(sign, plain)
+    for sign, ascii_sign in ASCII.items():
+        text = text.replace(sign, ascii_sign)
     text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text)  # thousands
     for line in text.splitlines():
         sides = re.sub(r"^\s*(?:\d+[.)]|[-*])\s+", "", line).split("=")  # without the number or dash of a list

@@ -1,9 +1,16 @@
-"""Mathematics as models write it: what is put into the form that math-verify reads, and what it would wave through."""
+"""Verifier `math`: mathematics compared by value, with math-verify.
+
+Answers are first put into the form that math-verify reads; what it would wave through is refused here.
+"""
 
 from __future__ import annotations
 
 import re
 from fractions import Fraction
+
+from distil.verify.answers import normalise_answer
+from distil.verify.verifier import Verifier
+from distil.workspace.rows import Problem
 
 # Spellings of units, a unit a line or between bars, its name first. A wrong unit makes an answer wrong, a missing one
 # does not.
@@ -24,7 +31,31 @@ OPEN_END = re.compile(r"\\[lc]?dots|\.\.\.|…|\?")
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 
-def plain(text: str) -> str:
+class Math(Verifier):
+    """Equal in value, whatever the form: 1/2 and 0.5."""
+
+    library = "math_verify"
+
+    def check_gold(self, problem: Problem) -> None:
+        from math_verify import parse
+
+        words = re.fullmatch(r"[^\W\d_]{2,}([ -][^\W\d_]+)*", problem.answer)  # parsed as a product of letters
+        if words or all(isinstance(part, str) for part in parse(f"${problem.answer}$")):
+            raise ValueError(f"answer {problem.answer!r} cannot be read as mathematics; use verifier 'exact'")
+
+    def matches(self, answer: str, problem: Problem) -> bool:
+        from math_verify import parse, verify
+
+        gold, answer = normalise_latex(normalise_answer(problem.answer)), normalise_latex(answer)
+        if contradicts(gold, answer):
+            return False
+        # no time limits of its own: they raise an Exception, which sympy may catch
+        gold, answer = (parse(f"${without_unit(text)}$", parsing_timeout=None) for text in (gold, answer))
+        same = gold and answer and verify(gold, answer, timeout_seconds=None)
+        return bool(same) and near(gold[0], answer[0])
+
+
+def normalise_latex(text: str) -> str:
     r"""`text` with the spaces of LaTeX taken out of its numbers, `0.\overline{3}` as a fraction, `\log_e` as `\ln`."""
     text = re.sub(r"(?<=\d)(?:,\\!|(?<!\\)\\[,!;: ]|~)\s*(?=\d{3}(?!\d))", "", text)
     text = re.sub(r"(?<!\\)\\[,!;: ]|~", " ", text)
@@ -61,10 +92,10 @@ def words_of(text: str) -> set[str]:
 
 
 def contradicts(gold: str, answer: str) -> bool:
-    """Does `answer` say something else than `gold` in a way that math-verify passes over?
+    """Does `answer` say something else than `gold` that math-verify does not notice?
 
-    Another unit, another base, wholly other words, a set for a tuple, a relation or an open end where the gold answer
-    is one value, or numbers that are said to be equal and are not.
+    That is: another unit, another base, wholly other words, a set for a tuple, a relation or an open end where the gold
+    answer is one value, or two different numbers joined by an equals sign.
     """
     units = unit_of(gold), unit_of(answer)
     if all(units) and units[0] != units[1]:
@@ -87,7 +118,7 @@ def contradicts(gold: str, answer: str) -> bool:
 
 
 def near(gold: object, answer: object) -> bool:
-    """False for two different numbers of which the gold one is below 0.001, where six decimals tell nothing apart."""
+    """Are two values near each other? math-verify compares six decimals, too few for a gold answer below 0.001."""
     try:
         gold, answer = float(gold), float(answer)
     except (TypeError, ValueError, OverflowError, RuntimeError):  # no numbers: nothing more is known of them

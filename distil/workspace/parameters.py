@@ -5,12 +5,11 @@ from __future__ import annotations
 import ast
 import difflib
 import json
-from dataclasses import dataclass
-from pathlib import Path
 
-from distil.workspace.environment import root
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
 from distil.workspace.profiles import PROFILES
-from distil.workspace.stage import STAGES
+from distil.workspace.stage import STAGES, notebook_path
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 
@@ -19,46 +18,40 @@ class ParameterError(ValueError):
     """A profile, stage or parameter that does not exist, or a value of the wrong type."""
 
 
-@dataclass(frozen=True)
-class Parameter:
-    type: type
-    default: object
+def declared(stage: str) -> type[BaseModel]:
+    """A model of the parameters that a notebook declares, as annotated literals in its cell tagged `parameters`.
 
-
-def notebook_path(stage: str) -> Path:
-    return root() / "notebooks" / f"{stage}.ipynb"
-
-
-def declared(stage: str) -> dict[str, Parameter]:
-    """Parameters that a notebook declares, as annotated literals in its cell tagged `parameters`."""
+    `papermill.inspect_notebook` reads them, too, but line by line: a default that holds `=` or `#`, such as
+    `"held-out?samples=4"`, is left out or cut off. Raises ParameterError if the notebook is missing.
+    """
     path = notebook_path(stage)
     if not path.exists():
         raise ParameterError(
             f"{path} is missing: run this in the folder that holds `notebooks/`, or name that folder in DISTIL_HOME"
         )
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    source = "".join(next(c["source"] for c in cells if "parameters" in c["metadata"].get("tags", [])))
-    found = {}
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.AnnAssign):
-            found[node.target.id] = Parameter(TYPES[node.annotation.id], ast.literal_eval(node.value))
-    return found
+    cell = next(c for c in cells if "parameters" in c["metadata"].get("tags", []))
+    fields = {
+        node.target.id: (TYPES[node.annotation.id], ast.literal_eval(node.value))
+        for node in ast.parse("".join(cell["source"])).body
+        if isinstance(node, ast.AnnAssign)
+    }
+    return create_model(stage, __config__=ConfigDict(strict=True, allow_inf_nan=False), **fields)
 
 
-def convert(value: object, parameter: Parameter, name: str) -> object:
-    """`value` as the parameter's type. Text is read as a literal; anything lossy raises ParameterError."""
-    wanted = parameter.type
-    if isinstance(value, str) and wanted is not str:
-        text = value.capitalize() if value.lower() in {"true", "false"} else value
-        try:
-            value = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            pass
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not wanted:
-        raise ParameterError(f"{name}={value!r}: expected {wanted.__name__}, like {parameter.default!r}")
-    return value
+def checked(known: type[BaseModel], values: dict[str, object]) -> dict[str, object]:
+    """`values` in the types of a stage's parameters; text stands for any type. Raises ParameterError."""
+    texts = {name: value for name, value in values.items() if isinstance(value, str)}
+    others = {name: value for name, value in values.items() if name not in texts}
+    try:
+        parts = known.model_validate_strings(texts), known.model_validate(others)
+    except ValidationError as error:
+        name = error.errors()[0]["loc"][0]
+        field = known.model_fields[name]
+        raise ParameterError(
+            f"{known.__name__}.{name}={values[name]!r}: expected {field.annotation.__name__}, like {field.default!r}"
+        ) from None
+    return {name: value for part in parts for name, value in part.model_dump(exclude_unset=True).items()}
 
 
 def unknown(kind: str, name: str, known: list[str]) -> ParameterError:
@@ -83,24 +76,27 @@ def effective(profile: str, run: str, sets: list[str]) -> dict[str, dict]:
     if profile not in PROFILES:
         raise unknown("profile", profile, list(PROFILES))
     known = {stage: declared(stage) for stage in STAGES}
-    values = {stage: {n: p.default for n, p in known[stage].items()} | {"run": run} for stage in STAGES}
+    changes: dict[str, dict[str, object]] = {stage: {} for stage in STAGES}
 
-    def put(stage: str | None, name: str, value: object) -> None:
-        stages = [s for s in STAGES if name in known[s]] if stage is None else [stage]
-        if not stages or name not in known[stages[0]]:
-            raise unknown("parameter", name, sorted({n for s in ([stage] if stage else STAGES) for n in known[s]}))
+    def change(section: str, name: str, value: object) -> None:
+        stages = STAGES if section == "all" else [stage_name(section)]
+        having = [stage for stage in stages if name in known[stage].model_fields]
+        if not having:
+            raise unknown("parameter", name, sorted({n for stage in stages for n in known[stage].model_fields}))
         if name == "run":
             raise ParameterError("the run is named by --run, not --set")
-        for s in stages:
-            values[s][name] = convert(value, known[s][name], f"{s}.{name}")
+        for stage in having:
+            changes[stage][name] = value
 
-    for section, changes in PROFILES[profile].items():
-        for name, value in changes.items():
-            put(None if section == "all" else section, name, value)
+    for section, values in PROFILES[profile].items():
+        for name, value in values.items():
+            change(section, name, value)
     for text in sets:
         left, equals, value = text.partition("=")
         if not equals:
             raise ParameterError(f"--set {text}: write [stage.]name=value")
-        section, dot, name = left.rpartition(".")
-        put(stage_name(section) if dot else None, name, value)
-    return values
+        section, _, name = left.rpartition(".")
+        change(section or "all", name, value)
+    return {
+        stage: known[stage]().model_dump() | checked(known[stage], changes[stage]) | {"run": run} for stage in STAGES
+    }

@@ -23,7 +23,7 @@ class Row:
         """A row from a line of a file. Raises TypeError, naming the field, if one that is required is missing."""
         if isinstance(values, cls):
             return values
-        known = {f.name for f in dataclasses.fields(cls)}
+        known = {f.name for f in dataclasses.fields(cls)} - {"extra"}
         extra = {name: value for name, value in values.items() if name not in known}
         return cls(**{name: value for name, value in values.items() if name in known}, extra=extra)
 
@@ -114,13 +114,17 @@ class Chain(Row):
     n_tokens: int  # that model's tokens
     finish_reason: str
     correct: bool | None = None  # None: nothing here can check it
-    verified: bool = True  # False where nothing here can check it
     why: str | None = None  # what is wrong with it, or why it could not be checked
     text: str | None = None  # the reply as it came, of a chain that could not be checked
     turns: bool = False  # made in several turns of one conversation
     parent: str | None = None  # the chain that this one rewrites
     ratio: float | None = None  # its tokens over those of its parent
-    reason: str | None = None  # why a rewrite was rejected
+    rejection_reason: str | None = None  # of a rewrite
+
+    @property
+    def full_text(self) -> str:
+        """What a student learns to write: the thought, a blank line, the solution."""
+        return "\n\n".join(part for part in (self.thought, self.solution) if part)
 
     def to_dict(self) -> dict[str, Any]:
         return super().to_dict() | {"correct": self.correct}

@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 import html
 from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from distil.workspace.environment import choose_dtype, environment
 
+T = TypeVar("T")
 BOX = "white-space:pre-wrap;border-left:3px solid #bbb;padding:.3em .8em;margin:.2em 0;font-family:monospace"
 TABLE = "border-collapse:collapse;text-align:left"
 
@@ -61,9 +63,9 @@ def difference(before: str, after: str, title: str) -> None:
     _display(f"<b>{html.escape(title)}</b><div style='{BOX}'>" + "\n".join(lines) + "</div>")
 
 
-def by_group(rows: Iterable[dict], key: Callable[[dict], object], **values: Callable[[dict], float]) -> list[tuple]:
-    """(group, rows in it, {name: mean}) for each group in order of first appearance."""
-    groups: dict[object, list[dict]] = {}
+def by_group(rows: Iterable[T], key: Callable[[T], object], **values: Callable[[T], float]) -> list[tuple]:
+    """(group, rows in it, {name: mean}) for each group, in the order in which groups first appear."""
+    groups: dict[object, list[T]] = {}
     for row in rows:
         groups.setdefault(key(row), []).append(row)
     return [

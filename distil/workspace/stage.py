@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from distil.workspace.environment import environment, peak_ram_gb, peak_vram_gb, root
 from distil.workspace.errors import StageError
-from distil.workspace.files import T, read_jsonl, sha256, write_jsonl, write_text
+from distil.workspace.files import T, digest, read_jsonl, sha256, write_jsonl, write_text
 from distil.workspace.rows import Row
 
 STAGES = (
@@ -64,6 +64,33 @@ class Lock:
         self.file_lock.release()
 
 
+def notebook_path(stage: str) -> Path:
+    return root() / "notebooks" / f"{stage}.ipynb"
+
+
+def notebook_digest(stage: str) -> str | None:
+    """Digest of a notebook's cells, but for its parameters, which are recorded by value, and what cells print.
+
+    None where there is no notebook.
+    """
+    path = notebook_path(stage)
+    if not path.exists():
+        return None
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return digest(*("".join(c["source"]) for c in cells if "parameters" not in c["metadata"].get("tags", [])))
+
+
+def read_meta(run: str, stage: str) -> dict | None:
+    """The record of a stage, `meta.json`; None if it has not run to its end."""
+    file = run_folder(run) / stage / "meta.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+
+
+def forget(run: str, stage: str) -> None:
+    """Delete the record of a stage: it is not done, or no longer."""
+    (run_folder(run) / stage / "meta.json").unlink(missing_ok=True)
+
+
 def needed(run: str, name: str) -> Path:
     """Path of a stage's file or folder, `<stage>/<file>`. Raises StageError if that stage has not made it."""
     path = run_folder(run) / name
@@ -93,7 +120,8 @@ class Stage:
         self.inputs: dict[str, str] = {}
         self.outputs: list[str] = []
         self.started = time.time()
-        (self.folder / "meta.json").unlink(missing_ok=True)  # no meta.json: the stage is not done
+        self.notebook = notebook_digest(name)
+        forget(run, name)
 
     @property
     def store(self) -> Path:
@@ -120,7 +148,9 @@ class Stage:
 
     def figure(self, name: str) -> Path:
         """Path without suffix for a picture of this stage; its PNG, SVG and CSV are noted as outputs."""
-        return [self.path(f"{name}{suffix}") for suffix in (".png", ".svg", ".csv")][0].with_suffix("")
+        for suffix in (".png", ".svg", ".csv"):
+            self.path(f"{name}{suffix}")
+        return self.folder / name
 
     def write(self, name: str, rows: Iterable[dict | Row]) -> None:
         """Write a JSON Lines file of this stage atomically."""
@@ -132,6 +162,7 @@ class Stage:
             "stage": self.name,
             "run": self.run,
             "params": self.params,
+            "notebook": self.notebook,
             "inputs": self.inputs,
             "outputs": {name: sha256(self.folder / name) for name in self.outputs},
             "figures": figures,

@@ -26,6 +26,8 @@ from distil.workspace.stage import RESPONSES, Lock, run_folder
     (["--set", "04.votes=1"], "unknown parameter 'votes'"),
     (["--set", "n_train=many"], "01_collect.n_train='many': expected int"),
     (["--set", "n_train=1.5"], "expected int"),
+    (["--set", "turns=perhaps"], "01_collect.turns='perhaps': expected bool, like False"),
+    (["--set", "04.learning_rate=nan"], "expected float, like 0.001"),
     (["--set", "push=quick", "--set", "repository=me/tiny"], "push='quick': name one of the students that 07 measures"),
     (["--set", "push=merged", "--set", "repository=me/tiny"], "name one of the students"),
     (["--set", "push=fast"], "repository '': write OWNER/NAME"),
@@ -65,9 +67,21 @@ def test_pages_that_could_not_be_written(project, capsys, monkeypatch):
 
 
 def test_numbers_as_people_write_them(project, capsys):
-    assert main(["run", "--set", "04.learning_rate=1e-4", "--set", "07.max_new_tokens=12", "--dry-run"]) == 0
+    sets = ["04.learning_rate=1e-4", "07.max_new_tokens=12", "turns=true", "06.learning_rate=1"]
+    assert main(["run", *(word for text in sets for word in ("--set", text)), "--dry-run"]) == 0
     lines = {line.split()[0]: json.loads(line.split(maxsplit=1)[1]) for line in capsys.readouterr().out.splitlines()}
     assert lines["04_finetune"]["learning_rate"] == 1e-4 and lines["07_eval"]["max_new_tokens"] == 12
+    assert lines["01_collect"]["turns"] is True and lines["06_reinforce"]["learning_rate"] == 1.0
+
+
+def test_values_of_another_type_in_a_profile(project, capsys, monkeypatch):
+    monkeypatch.setitem(PROFILES, "mine", {"04_finetune": {"learning_rate": "1e-4", "train_tokens": True}})
+    monkeypatch.setitem(DISK_GB, "mine", 0)
+    assert main(["run", "--profile", "mine", "--dry-run"]) == 2
+    assert "04_finetune.train_tokens=True: expected int, like 40000" in capsys.readouterr().err
+    monkeypatch.setitem(PROFILES, "mine", {"04_finetune": {"learning_rate": "1e-4", "train_tokens": 9}})
+    found = effective("mine", "r", ["train_tokens=8"])["04_finetune"]
+    assert (found["learning_rate"], found["train_tokens"]) == (1e-4, 8), "--set comes last"
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -95,7 +109,7 @@ def test_a_server_that_is_not_there(project, capsys, monkeypatch):
     )
     assert not (project / "artifacts").exists() and main([*command, "--dry-run"]) == main(["run", "--dry-run"]) == 0
     write_text(run_folder("cpu") / RESPONSES, "")  # answers are kept: they may be all that is needed
-    monkeypatch.setattr("distil.pipeline.driver.execute", lambda *_: False)
+    monkeypatch.setattr("distil.pipeline.driver.run_stage", lambda *_: False)
     assert main(command) == 1
 
 

@@ -6,11 +6,11 @@ import pytest
 from conftest import ROOT
 from loopback import serve
 
-from distil.chains.collect import chain_text
 from distil.cli import main
 from distil.problems.sources import generate
 from distil.sandbox import confine
 from distil.workspace.files import read_jsonl
+from distil.workspace.rows import Chain
 from distil.workspace.stage import run_folder
 
 N_TRAIN, N_TEST = 48, 12
@@ -35,11 +35,11 @@ def test_answers_and_programs_are_collected_rewritten_and_judged(project, capsys
         if first.startswith("You rate"):
             return "Verbosity: 3, Difficulty: 4, Correct: 1"
         asked = last if body["messages"][0]["role"] == "system" else first  # a later turn of a slow chain
-        problem = next(row for row in rows if row["question"] in asked)
-        code = problem["verifier"] == "code"
+        problem = next(row for row in rows if row.question in asked)
+        code = problem.verifier == "code"
         if first.startswith("You make test material"):
-            return f"{SHORT.replace('1', '0')}\n\n{boxed(problem['answer'][::-1] + '0')}"
-        end = f"```python\n{problem['prompt']}{problem['solution']}```" if code else boxed(problem["answer"])
+            return f"{SHORT.replace('1', '0')}\n\n{boxed(problem.answer[::-1] + '0')}"
+        end = f"```python\n{problem.prompt}{problem.solution}```" if code else boxed(problem.answer)
         if first.startswith("You are a helpful assistant"):  # long2short; of a program its thought only
             return SHORT if code else f"{SHORT}\n\n{end}"
         return f"{SHORT}\n\nIt is turned over once more, and looked at from the other side.\n\n{end}"
@@ -48,20 +48,18 @@ def test_answers_and_programs_are_collected_rewritten_and_judged(project, capsys
         settings = [f"--set={name}={value}" for name, value in (SETTINGS | {"endpoint": endpoint}).items()]
         assert main(["run", "--run", "r", "--to", "03", *settings]) == 0, capsys.readouterr().out
     folder = run_folder("r")
-    chains = read_jsonl(folder / "01_collect/chains.jsonl")
+    chains = read_jsonl(folder / "01_collect/chains.jsonl", Chain)
     assert len(chains) == 4 * len(
         [r for r in read_jsonl(folder / "01_collect/problems.jsonl") if r["split"] == "train"]
     )
-    assert all(chain["correct"] for chain in chains)
-    of_task = {row["id"]: row["task"] for row in rows}
-    assert all(
-        bool(c.get("turns")) == (c["style"] == "slow" and of_task[c["problem_id"]] != "programs") for c in chains
-    )
-    assert {chain_text(c).count("turned over") for c in chains} == {1, 3}
+    assert all(chain.correct for chain in chains)
+    of_task = {row.id: row.task for row in rows}
+    assert all(c.turns == (c.style == "slow" and of_task[c.problem_id] != "programs") for c in chains)
+    assert {c.full_text.count("turned over") for c in chains} == {1, 3}
     short = read_jsonl(folder / "02_rewrite/chains.jsonl")
     assert {of_task[c["problem_id"]] for c in short} == set(of_task.values()) and len(short) == len(chains) // 2
     assert "programs" not in {of_task[c["problem_id"]] for c in read_jsonl(folder / "02_rewrite/corrupted.jsonl")}
-    first = {c["problem_id"]: c["id"] for c in reversed(chains) if c["style"] == "fast"}
+    first = {c.problem_id: c.id for c in reversed(chains) if c.style == "fast"}
     taught = [row for part in ("train", "valid") for row in read_jsonl(folder / f"03_judge/{part}/unaligned.jsonl")]
     assert {row["problem_id"]: row["chain_id"] for row in taught} == first
     figures = json.loads((folder / "03_judge/meta.json").read_text())["figures"]

@@ -80,7 +80,7 @@ def test_anatomy(notebook):
 
 def test_every_stage_declares_run_and_seed():
     for stage in STAGES:
-        assert {"run", "seed"} <= declared(stage).keys()
+        assert {"run", "seed"} <= declared(stage).model_fields.keys()
 
 
 def test_costs_in_the_notebooks_are_the_measured_ones():

@@ -4,9 +4,11 @@ import csv
 from pathlib import Path
 
 import pytest
+from factories import a_problem
 
-from distil.verify.check import check_verifier, is_correct
-from distil.verify.math import plain, unit_of
+from distil.verify.math import normalise_latex, unit_of
+from distil.verify.registry import is_correct, verifier_of
+from distil.workspace.rows import Problem
 
 TABLE = Path(__file__).with_name("answers.tsv")
 # right answers that are refused; what is worse, a wrong one that is accepted, must not happen at all
@@ -27,14 +29,15 @@ def rows() -> list[dict]:
         return list(csv.DictReader(handle, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
-def problem(row: dict) -> dict:
-    made = {"question": "", "answer": row["gold"], "verifier": row["verifier"]}
-    return made | ({"choices": CHOICES} if row["verifier"] == "choice" else {})
+def problem(row: dict) -> Problem:
+    choices = CHOICES if row["verifier"] == "choice" else None
+    return a_problem(answer=row["gold"], verifier=row["verifier"], choices=choices)
 
 
 def test_every_gold_answer_can_be_read():
     for gold in {(row["verifier"], row["gold"]) for row in rows()}:
-        check_verifier(problem({"verifier": gold[0], "gold": gold[1]}))
+        with_gold = problem({"verifier": gold[0], "gold": gold[1]})
+        verifier_of(with_gold).check_gold(with_gold)
 
 
 def test_no_wrong_answer_passes_and_the_misses_are_known():
@@ -54,7 +57,7 @@ def test_no_wrong_answer_passes_and_the_misses_are_known():
     (r"0.1\overline{6}", r"\frac{1}{6}"), (r"\log_e 2", r"\ln 2"), (r"1 & 2 \\ 3", r"1 & 2 \\ 3"),
 ])  # fmt: skip
 def test_latex_is_put_into_plain_form(written, read):
-    assert plain(written) == read
+    assert normalise_latex(written) == read
 
 
 @pytest.mark.parametrize(("text", "unit"), [

@@ -5,13 +5,14 @@ import time
 from collections import Counter
 
 import pytest
+from factories import a_problem
 from loopback import Cut, Raw, Refusal, serve
 
-from distil.chains.collect import collect, split_chain
+from distil.chains.collect import collect
 from distil.llm.cache import ChatError
 from distil.llm.client import Chat
 from distil.llm.transport import retry_after_seconds
-from distil.workspace.rows import Problem
+from distil.verify.chain_text import split_chain
 
 PROMPTS = [[{"role": "user", "content": f"question {i}"}] for i in range(80)]
 
@@ -112,7 +113,7 @@ def test_collect_lists_rows_without_an_answer():
         return fault("500" if "9 + 9" in body["messages"][-1]["content"] else "fine")
 
     problems = [
-        Problem(id=f"p{i}", question=q, answer=a, verifier="math", domain="math", task="sum", source="made up")
+        a_problem(id=f"p{i}", question=q, answer=a, verifier="math")
         for i, (q, a) in enumerate([("1 + 1", "2"), ("9 + 9", "18")])
     ]
     with serve(answer) as (endpoint, _):

@@ -4,6 +4,7 @@ import hashlib
 import json
 
 import pytest
+from factories import a_problem
 
 from distil.problems.dedup import clean, decontaminate, remove_duplicates
 from distil.problems.errors import ProblemError
@@ -17,12 +18,12 @@ STORY = (
 
 
 def rows(*questions, split="train"):
-    return [{"id": f"{split}{i}", "question": q, "answer": "1", "split": split} for i, q in enumerate(questions, 1)]
+    return [a_problem(id=f"{split}{i}", question=q, answer="1", split=split) for i, q in enumerate(questions, 1)]
 
 
 def test_the_starter_suite_is_what_was_recorded():
     found = load("starter", 500, 150, 0)
-    digest = hashlib.sha256(json.dumps([[r["id"], r["question"], r["answer"]] for r in found]).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps([[r.id, r.question, r.answer] for r in found]).encode()).hexdigest()
     assert digest == "fd28e372b35b4e9f03231787e2bd40770d0f5b84bde467a50cc23ce4c69354d5"  # before cleaning existed
     assert found == generate("starter", 500, 150, 0)
 
@@ -36,21 +37,21 @@ def test_short_questions_count_as_a_whole():
     different = rows("What is 3 + 4?", "What is 3 + 5?", "What is 3 - 4?", "What is 34?", "What is 3 + 4 + 5?")
     assert remove_duplicates(different) == (different, [])
     kept, removed = remove_duplicates(rows("What is 3 + 4?", "what is  3+4", "What is “3 + 4”"))
-    assert [r["id"] for r in kept] == ["train1"] and len(removed) == 2
+    assert [r.id for r in kept] == ["train1"] and len(removed) == 2
     assert removed[0]["reason"] == "duplicate question" and removed[0]["collides_with"] == "train1"
     assert removed[0]["collides_with_question"] == "What is 3 + 4?"
 
 
 def test_a_duplicate_with_another_answer_is_named_so():
     pair = rows("What is 3 + 4?", "What is 3 + 4 ?")
-    pair[1]["answer"] = "8"
+    pair[1].answer = "8"
     assert remove_duplicates(pair)[1][0]["reason"] == "duplicate question, another answer"
 
 
 def test_long_questions_may_differ_in_a_word_but_not_in_a_number():
     text = STORY.format(n=12, p=4)
     kept, removed = remove_duplicates(rows(text, text.replace("neighbours", "neighbors"), STORY.format(n=12, p=5)))
-    assert [r["id"] for r in kept] == ["train1", "train3"]
+    assert [r.id for r in kept] == ["train1", "train3"]
     assert removed[0]["reason"] == "near-duplicate question" and removed[0]["collides_with"] == "train1"
 
 
@@ -65,7 +66,7 @@ def test_training_problems_that_give_a_test_away_are_removed():
     tests = rows(text, "What is 3 + 4?", split="test")
     train = rows("what is 3+4", "Read this with care. " + text + " Think first.", STORY.format(n=13, p=4), "What is 4?")
     kept, removed = decontaminate(train, tests)
-    assert [r["id"] for r in kept] == ["train3", "train4"]
+    assert [r.id for r in kept] == ["train3", "train4"]
     assert [(r["reason"], r["collides_with"]) for r in removed] == [
         ("same question as a test problem", "test2"),
         ("13 words in a row from a test problem", "test1"),
@@ -85,7 +86,7 @@ def test_a_run_is_cleaned_against_its_own_tests_and_a_file(tmp_path):
     mine.write_text("\n".join(json.dumps({"question": q, "answer": "1"}) for q in texts))
     (tmp_path / "exam.jsonl").write_text('{"question": "what is 3 + 3"}\n')
     kept, removed = gather(f"{mine}?against={tmp_path}/exam.jsonl", 5, 1, 0)
-    assert [r["question"] for r in kept] == [texts[0], texts[1], texts[4]]
+    assert [r.question for r in kept] == [texts[0], texts[1], texts[4]]
     assert {(r["question"], r["collides_with"]) for r in removed} == {
         (texts[2], "row-00001"),
         (texts[3], "exam.jsonl, line 1"),

@@ -1,14 +1,15 @@
 """Problems whose answer is a program: extraction, the shapes of tests, and the verdicts that the rest relies on."""
 
 import pytest
+from factories import a_problem
 
-from distil.chains.collect import chain_text, make_chain
+from distil.chains.collect import make_chain
 from distil.llm.cache import Reply
 from distil.llm.prompts import prompt_of
 from distil.sandbox import confine
 from distil.train.rewards import reward_terms
-from distil.verify.check import check_verifier, is_correct, verifiable
-from distil.verify.code import check_code, extract_code, read_tests
+from distil.verify.code import extract_code, read_tests, run_tests
+from distil.verify.registry import is_correct, verifiable, verifier_of
 
 needs_sandbox = pytest.mark.skipif(confine.mechanism() is None, reason="no sandbox works here")
 BLOCK = "```python\ndef f(n):\n    m = n\n\n    return m + 1\n```"
@@ -46,15 +47,15 @@ ROWS = "class Solution:\n    def rows(self, a, n):\n        return [tuple(x * k 
       "prompt": "def f(n):\n    '''n + 1'''\n"}, "    return n + 1", "    return n"),
 ])  # fmt: skip
 def test_every_shape_of_tests(problem, right, wrong):
-    problem = {"question": "", "answer": "", "verifier": "code"} | problem
-    check_verifier(problem)
+    problem = a_problem(verifier="code", **problem)
+    verifier_of(problem).check_gold(problem)
     assert verifiable(problem)
-    assert check_code(right, problem).passed and not check_code(wrong, problem).passed
+    assert run_tests(right, problem).passed and not run_tests(wrong, problem).passed
     assert is_correct(f"So:\n```python\n{right}\n```", problem) and not is_correct(right, problem), (
         "no block, no answer"
     )
     assert is_correct(f"So:\n```python\n{right}\n```", problem, boxed_only=True), "a block is the form of code"
-    assert not check_code(right + "\n#" + "x" * 200_000, problem).passed
+    assert not run_tests(right + "\n#" + "x" * 200_000, problem).passed
 
 
 @pytest.mark.parametrize(("tests", "message"), [
@@ -63,39 +64,39 @@ def test_every_shape_of_tests(problem, right, wrong):
     ([1], "cannot be read"),
     ({"inputs": ["1"], "outputs": []}, "cannot be read"),
     ({"inputs": ["1"]}, "cannot be read"),
-    (FUNCTIONAL, "cannot be read: KeyError: 'entry_point'"),
+    (FUNCTIONAL, "which function"),
     (LCB + FUNCTIONAL, "kinds"),
     ({"inputs": [[1]], "outputs": [1], "fn_name": "f(1); import os"}, "which function"),
 ])  # fmt: skip
 def test_tests_that_cannot_be_read(tests, message):
     with pytest.raises(ValueError, match=message):
-        read_tests({"tests": tests})
+        read_tests(a_problem(verifier="code", tests=tests))
 
 
 @needs_sandbox
 def test_a_chain_that_is_a_program():
-    problem = {"id": "p", "question": "Add one.", "answer": "", "verifier": "code", "tests": ["f(1) == 2"]}
+    problem = a_problem(question="Add one.", verifier="code", tests=["f(1) == 2"])
 
     def chain(text, reason="stop"):
-        return make_chain("c", problem, "fast", Reply(text, "", reason, 1, 1), "m")
+        return make_chain("c", problem, "fast", Reply(text, "", reason, 1, 1), teacher="m")
 
     good = chain("Add one.\n\n" + BLOCK)
-    assert good["correct"] and (good["thought"], good["solution"]) == ("Add one.", BLOCK)
-    assert is_correct(chain_text(good), problem), "what is learned still runs"
-    assert chain(BLOCK.replace("+ 1", "+ 2"))["why"] == "fails its tests"
-    assert chain("2")["why"] == "no code"
-    assert chain(BLOCK, "length")["why"] == "cut off at the token limit"
+    assert good.correct and (good.thought, good.solution) == ("Add one.", BLOCK)
+    assert is_correct(good.full_text, problem), "what is learned still runs"
+    assert chain(BLOCK.replace("+ 1", "+ 2")).why == "fails its tests"
+    assert chain("2").why == "no code"
+    assert chain(BLOCK, "length").why == "cut off at the token limit"
 
 
 def test_a_student_is_asked_for_a_program_or_for_an_answer():
-    program, answer = (prompt_of({"question": "Q", "verifier": kind})[-1]["content"] for kind in ("code", "math"))
+    program, answer = (prompt_of(a_problem(question="Q", verifier=kind))[-1]["content"] for kind in ("code", "math"))
     assert "```python" in program and "boxed" not in program
     assert "boxed" in answer and "```" not in answer
 
 
 @needs_sandbox
 def test_a_program_earns_its_reward_and_its_form():
-    problem = {"question": "f(n) is n + 1", "verifier": "code", "answer": "", "tests": "assert f(1) == 2"}
+    problem = a_problem(question="f(n) is n + 1", verifier="code", tests="assert f(1) == 2")
     for text, correct, form in ((f"Add 1.\n\n{BLOCK}", 1, 1), (BLOCK, 1, 0), ("Add 1.\n\nThat is all.", 0, 0)):
         terms = reward_terms(text, problem, rv=3, cd=2, line=(3.0, 0.0), used=0.5)
         assert (terms["correct"], terms["format"]) == (correct, form), text

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from factories import a_problem
 from loopback import serve
 
 from distil.cli import main
@@ -11,19 +12,19 @@ from distil.problems.errors import ProblemError
 from distil.workspace.files import read_jsonl
 
 PROBLEMS = [
-    {"id": name, "question": f"{name}?", "answer": "9", "verifier": "exact"}
-    for name in ("easy", "mixed", "hard", "dumb")
-] + [{"id": "code", "question": "code?", "answer": "", "verifier": "code", "tests": ["1"]}]
+    *(a_problem(id=name, question=f"{name}?", answer="9") for name in ("easy", "mixed", "hard", "dumb")),
+    a_problem(id="code", question="code?", verifier="code", tests=["1"]),
+]
 
 
 def test_rates_and_the_choice_by_them(no_sandbox):
     count = {}
 
     def student(problem):
-        count[problem["id"]] = count.get(problem["id"], 0) + 1
-        if problem["id"] == "dumb":
+        count[problem.id] = count.get(problem.id, 0) + 1
+        if problem.id == "dumb":
             return None
-        right = problem["id"] == "easy" or (problem["id"] == "mixed" and count["mixed"] % 2)
+        right = problem.id == "easy" or (problem.id == "mixed" and count["mixed"] % 2)
         return r"\boxed{9}" if right else r"\boxed{8}"
 
     rates = pass_rates(PROBLEMS, student, 4)

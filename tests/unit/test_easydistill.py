@@ -84,6 +84,12 @@ def test_a_job_that_does_both(project, capsys):
         assert field in notes
 
 
+def test_a_file_with_labelled_data_only(project, capsys):
+    config = {"job_type": "cot_long2short_api", "dataset": {"labeled_path": "short.json"}}
+    command, notes = convert(project, capsys, "short.json", config)
+    assert command[4:8] == ["--from", "04", "--to", "04"] and "teacher" not in notes
+
+
 def test_a_key_inside_the_address_is_not_shown(project, capsys):
     config = STAGE1 | {"inference": {"base_url": "https://user:hidden@example.org/v1?key=hidden", "my_token": "hidden"}}
     command, notes = convert(project, capsys, "x.json", config)

@@ -3,17 +3,18 @@
 import math
 
 import pytest
+from factories import a_chain, a_problem
 
 from distil.chains import student_judge
 from distil.models.student import Generated, encode_prompt, generate, load, load_tokenizer
 from distil.models.weights import resolve
 
-PROBLEM = {"id": "p", "task": "sums", "question": "What is 2 + 3 + 4?", "answer": "9", "verifier": "exact"}
-OTHER = PROBLEM | {"id": "q", "question": "What is 1 + 1?", "answer": "2"}
+PROBLEM = a_problem(question="What is 2 + 3 + 4?", answer="9")
+OTHER = PROBLEM.replace(id="q", question="What is 1 + 1?", answer="2")
 
 
 def chain(*steps):
-    return {"thought": "\n\n".join(steps[:-1]), "solution": steps[-1]}
+    return a_chain(thought="\n\n".join(steps[:-1]), solution=steps[-1])
 
 
 CHAIN, SHORT = chain("2 + 3 = 5", "5 + 4 = 9", "\\boxed{9}"), chain("1 + 1 = 2", "\\boxed{2}")
@@ -32,9 +33,7 @@ def test_surprise_is_the_mean_of_minus_log2_of_each_token_of_a_step(student):
     found = student_judge.surprise([(CHAIN, PROBLEM), (SHORT, OTHER)], [[], []], model, tokenizer)
     assert [len(steps) for steps in found] == [3, 2]
     steps = ["2 + 3 = 5\n\n", "5 + 4 = 9\n\n", "\\boxed{9}"]
-    ids = encode_prompt(
-        tokenizer, [{"role": "user", "content": PROBLEM["question"] + "\nGive the answer in \\boxed{}."}]
-    )
+    ids = encode_prompt(tokenizer, [{"role": "user", "content": PROBLEM.question + "\nGive the answer in \\boxed{}."}])
     for step, bits in zip(steps, found[0], strict=True):
         new = tokenizer(step, add_special_tokens=False)["input_ids"]
         with torch.inference_mode():
@@ -75,10 +74,10 @@ def test_verdict(bits, reach, expected):
 
 
 def test_an_example_is_of_the_same_task_and_another_problem():
-    items = [(CHAIN, PROBLEM), (SHORT, OTHER), (SHORT, OTHER | {"id": "r", "task": "products"})]
+    items = [(CHAIN, PROBLEM), (SHORT, OTHER), (SHORT, OTHER.replace(id="r", task="products"))]
     first, second, alone = student_judge.examples(items, items)
-    assert first[0]["content"].startswith(OTHER["question"]) and first[1]["content"].endswith("\\boxed{2}")
-    assert second[0]["content"].startswith(PROBLEM["question"])
+    assert first[0]["content"].startswith(OTHER.question) and first[1]["content"].endswith("\\boxed{2}")
+    assert second[0]["content"].startswith(PROBLEM.question)
     assert alone == []
 
 

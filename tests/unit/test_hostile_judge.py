@@ -4,18 +4,21 @@ import subprocess
 import sys
 
 import pytest
+from factories import a_problem
 from loopback import Refusal, serve
 
-from distil.chains.collect import chain_text, make_chain
+from distil.chains.collect import make_chain
 from distil.chains.judge import align, by_llm, ratings
 from distil.chains.rewrite import rewrite, rewrite_prompt
 from distil.llm.cache import Reply
 from distil.llm.client import Chat
 from distil.llm.prompts import messages
-from distil.verify.check import all_boxed, check_answer
+from distil.verify.answers import all_boxed
 from distil.verify.equations import false_equation
+from distil.verify.registry import is_right
+from distil.workspace.rows import Chain, Problem
 
-PROBLEM = {"id": "p", "question": "What is 4 + 5 + 6?", "answer": "15", "verifier": "exact", "task": "sum"}
+PROBLEM = a_problem(question="What is 4 + 5 + 6?", answer="15")
 SHORT = "4 + 5 + 6\n\n\\boxed{15}"
 STEPS = "First 4 + 5 = 9.\n\nThen 9 + 6 = 15.\n\n\\boxed{15}"
 NOTHING = {"rv": None, "cd": None, "correct": None}
@@ -26,8 +29,8 @@ def apart(project):
     """A folder of its own for each test."""
 
 
-def chain(text: str, problem: dict = PROBLEM) -> dict:
-    return make_chain("c", problem, "fast", Reply(text, "", "stop", 1, len(text.split())), "m")
+def chain(text: str, problem: Problem = PROBLEM) -> Chain:
+    return make_chain("c", problem, "fast", Reply(text, "", "stop", 1, len(text.split())), teacher="m")
 
 
 def judging(body: dict) -> bool:
@@ -39,8 +42,8 @@ def judged(text: str) -> tuple[str, bool]:
     with serve(lambda body: text if judging(body) else "no") as (endpoint, _):
         chat = Chat("m", endpoint)
         (row,) = align([chain(STEPS)], {"p": PROBLEM}, by_llm(chat, "pupil", 1), chat, seed=0, max_rounds=1)
-    assert row["kept"] or row["reason"]
-    return row["trail"][0]["difficulty"], row["kept"]
+    assert row.kept or row.reason
+    return row.trail[0]["difficulty"], row.kept
 
 
 def rated(text: str) -> dict:
@@ -48,12 +51,12 @@ def rated(text: str) -> dict:
         return ratings([(chain(STEPS), PROBLEM)], Chat("m", endpoint), seed=0, votes=1)[0]
 
 
-def rewritten(text: str, kind: str, original: str = STEPS, problem: dict = PROBLEM) -> str | None:
+def rewritten(text: str, kind: str, original: str = STEPS, problem: Problem = PROBLEM) -> str | None:
     """Why a rewriter that always says `text` is refused; None where it is believed."""
     with serve(lambda body: text) as (endpoint, _):
         kept, lost = rewrite([chain(original, problem)], {"p": problem}, Chat("m", endpoint), kind, seed=0)
-    assert len(kept) + len(lost) == 1 and all(row["correct"] for row in kept if kind != "corrupt")
-    return lost[0]["reason"] if lost else None
+    assert len(kept) + len(lost) == 1 and all(row.correct for row in kept if kind != "corrupt")
+    return lost[0].rejection_reason if lost else None
 
 
 ECHO = messages("difficulty", question="4 + 5?", chain=STEPS, student="pupil")[0]["content"]
@@ -254,7 +257,7 @@ def test_a_chain_of_no_text_can_be_rewritten():
 
 
 def test_an_answer_of_nested_braces_is_read_whole():
-    problem = PROBLEM | {"answer": "\\frac{1}{\\sqrt{2}}", "verifier": "math"}
+    problem = PROBLEM.replace(answer="\\frac{1}{\\sqrt{2}}", verifier="math")
     steps = "The side is 1.\n\nThe diagonal is the root of 2.\n\n\\boxed{%s}"
     assert rewritten(steps % "\\frac{1}{\\sqrt{2}}", "expand", "\\boxed{\\frac{1}{\\sqrt{2}}}", problem) is None
     assert rewritten(steps % "\\frac{1}{\\sqrt{3}}", "expand", "\\boxed{\\frac{1}{\\sqrt{2}}}", problem) == (
@@ -264,23 +267,26 @@ def test_an_answer_of_nested_braces_is_read_whole():
 
 @pytest.mark.parametrize("answer", ["9^{9^{9^{9}}}", "(10^9)!", "\\sum_{i=1}^{10^9} i^{1/3}", "x" * 50000])
 def test_an_answer_that_would_never_be_worked_out_is_wrong(answer, monkeypatch):
-    monkeypatch.setattr("distil.verify.check.PATIENCE", 1.5)
-    assert not check_answer(answer, PROBLEM | {"verifier": "math"})
-    assert check_answer("\\frac{30}{2}", PROBLEM | {"verifier": "math"}), "and the next is looked at as ever"
+    monkeypatch.setattr("distil.verify.verifier.TIME_LIMIT_S", 1.5)
+    assert not is_right(answer, PROBLEM.replace(verifier="math"))
+    assert is_right("\\frac{30}{2}", PROBLEM.replace(verifier="math")), "and the next is looked at as ever"
 
 
 COLD = """
 import importlib.abc, sys, time
-from distil.verify import check
+from distil.verify import registry, verifier
+from distil.workspace.rows import Problem
 
 class ColdDisk(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
         time.sleep(0.6 * (name in ("reasoning_gym", "math_verify")))
 
 sys.meta_path.insert(0, ColdDisk())
-check.PATIENCE = 0.5
-problem = {"question": "", "answer": "15", "verifier": sys.argv[1], "metadata": {}}
-print(check.check_answer("15", problem))
+verifier.TIME_LIMIT_S = 0.5
+problem = Problem(
+    id="", domain="", task="", question="", answer="15", verifier=sys.argv[1], source="", metadata={}
+)
+print(registry.is_right("15", problem))
 """
 
 
@@ -291,8 +297,8 @@ def test_the_first_answer_is_not_wrong_because_a_library_loads_slowly(verifier):
 
 
 def test_a_scorer_that_fails_on_an_answer_has_not_found_it_right():
-    problem = PROBLEM | {"verifier": "reasoning_gym:prime_factorization", "metadata": {"number": 15}}
-    assert not check_answer("I'm sorry", problem)
+    problem = PROBLEM.replace(verifier="reasoning_gym:prime_factorization", metadata={"number": 15})
+    assert not is_right("I'm sorry", problem)
 
 
 @pytest.mark.parametrize("text", [
@@ -311,7 +317,7 @@ def test_boxes_within_boxes_are_found_in_order():
 
 def test_one_chain_that_a_content_filter_refuses_does_not_stop_the_loop():
     """Asked for once more it is alone, and that all of one request fail does not make the endpoint a dead one."""
-    chains = [chain(STEPS) | {"id": name} for name in "ab"] + [chain(LONG) | {"id": "filtered"}]
+    chains = [chain(STEPS).replace(id=name) for name in "ab"] + [chain(LONG).replace(id="filtered")]
 
     def answer(body: dict) -> str:
         if "Let me look" in body["messages"][-1]["content"]:
@@ -321,7 +327,7 @@ def test_one_chain_that_a_content_filter_refuses_does_not_stop_the_loop():
     with serve(answer) as (endpoint, _):
         chat = Chat("m", endpoint)
         rows = align(chains, {"p": PROBLEM}, by_llm(chat, "pupil", 3), chat, seed=0)
-    assert [(row["kept"], row["reason"]) for row in rows] == [(True, None), (True, None), (False, "unrated")]
+    assert [(row.kept, row.reason) for row in rows] == [(True, None), (True, None), (False, "unrated")]
 
 
 def test_the_loop_survives_a_judge_and_a_rewriter_that_say_anything():
@@ -332,11 +338,11 @@ def test_the_loop_survives_a_judge_and_a_rewriter_that_say_anything():
     def answer(body: dict) -> str:
         return odd[(len(str(body["messages"][-1])) + body["seed"]) % len(odd)]
 
-    chains = [chain("so " * i + STEPS) | {"id": f"c{i}"} for i in range(60)]
+    chains = [chain("so " * i + STEPS).replace(id=f"c{i}") for i in range(60)]
     with serve(answer) as (endpoint, _):
         chat = Chat("m", endpoint)
         rows = align(chains, {"p": PROBLEM}, by_llm(chat, "pupil", 3), chat, seed=0)
-    assert [row["id"] for row in rows] == [c["id"] for c in chains]
+    assert [row.id for row in rows] == [c.id for c in chains]
     for row in rows:
-        assert row["kept"] == (row["reason"] is None) == (row["trail"][-1]["difficulty"] == "medium")
-        assert chain_text(row["chain"]) == row["trail"][-1]["text"] and row["chain"]["correct"]
+        assert row.kept == (row.reason is None) == (row.trail[-1]["difficulty"] == "medium")
+        assert row.chain.full_text == row.trail[-1]["text"] and row.chain.correct

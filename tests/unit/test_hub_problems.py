@@ -6,10 +6,9 @@ import httpx
 import pytest
 
 from distil.problems.errors import ProblemError
-from distil.problems.hub import fetch, hub_map, load_hub, rows_from
-from distil.problems.hub_datasets import SOURCES
+from distil.problems.hub import DATA_SETS, fetch, hub_map, load_hub, rows_from
 from distil.problems.sources import gather
-from distil.verify.check import is_correct
+from distil.verify.registry import is_correct
 
 # one row of each set, with all fields of its card; contents are made up
 RECORDS = {
@@ -75,33 +74,33 @@ MATH_500 = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", DATA_SETS)
 def test_ready_made_maps_read_their_schemas(name):
     (row,), removed = rows_from([(7, RECORDS[name])], hub_map(name, {}), "train", 5)
-    assert removed == [] and row["id"] == f"{name}-train-000007" and row["split"] == "train"
-    assert row["answer"] == ANSWERS.get(name, "")
+    assert removed == [] and row.id == f"{name}-train-000007" and row.split == "train"
+    assert row.answer == ANSWERS.get(name, "")
     if name in ANSWERS:
-        assert row["verifier"] == ("choice" if "choices" in row else "math")
-        assert is_correct(f"\\boxed{{{row['answer']}}}", row) and not is_correct(r"\boxed{C}", row)
+        assert row.verifier == ("choice" if row.choices else "math")
+        assert is_correct(f"\\boxed{{{row.answer}}}", row) and not is_correct(r"\boxed{C}", row)
     else:
-        assert row["verifier"] == "code" and row["tests"]
-    json.dumps(row)
+        assert row.verifier == "code" and row.tests
+    json.dumps(row.to_dict())
 
 
 def test_words_are_compared_as_words():
     mapping = hub_map("math", {})
     (row,), _ = rows_from([(0, MATH_500)], mapping | mapping["test"], "test", 1)
-    assert row["verifier"] == "exact"
+    assert row.verifier == "exact"
     assert is_correct(r"\boxed{Ann}", row) and not is_correct(r"\boxed{Nan}", row)
 
 
 def test_starter_code_and_choices_are_part_of_the_question():
     (code,), _ = rows_from([(0, RECORDS["openthoughts-code"])], hub_map("openthoughts-code", {}), "train", 1)
-    assert code["question"].endswith("def f(a, b):")
+    assert code.question.endswith("def f(a, b):")
     record = {"question": "Which is a fruit?", "options": ["a stone", "a pear"], "answer": "B"}
     mapping = hub_map("a/b", {"question": "question", "answer": "answer", "choices": "options", "verifier": "choice"})
     (row,), _ = rows_from([(0, record)], mapping, "train", 1)
-    assert row["question"].endswith("A) a stone\nB) a pear") and is_correct(r"\boxed{a pear}", row)
+    assert row.question.endswith("A) a stone\nB) a pear") and is_correct(r"\boxed{a pear}", row)
 
 
 def test_choices_of_several_fields_are_shuffled_by_the_question():
@@ -110,10 +109,10 @@ def test_choices_of_several_fields_are_shuffled_by_the_question():
     for number in range(40):
         record = RECORDS["gpqa-diamond"] | {"Question": f"Which is noble ({number})?"}
         ((row,), _), ((again,), _) = (rows_from([(number, record)], mapping, "test", 1) for _ in range(2))
-        assert row == again and row["choices"]["ABCD".index(row["answer"])] == "argon"
-        assert set(row["choices"]) == {"argon", "iron", "sodium", "water"}
-        assert f"{row['answer']}) argon" in row["question"] and is_correct(r"\boxed{argon}", row)
-        right.add(row["answer"])
+        assert row == again and row.choices["ABCD".index(row.answer)] == "argon"
+        assert set(row.choices) == {"argon", "iron", "sodium", "water"}
+        assert f"{row.answer}) argon" in row.question and is_correct(r"\boxed{argon}", row)
+        right.add(row.answer)
     assert right == set("ABCD"), "the right one stands everywhere"
     with pytest.raises(ProblemError, match="no field 'Incorrect Answer 2'"):
         record = {key: value for key, value in record.items() if key != "Incorrect Answer 2"}
@@ -149,7 +148,7 @@ def test_a_missing_field_is_named_with_those_there_are():
 ])  # fmt: skip
 def test_refused_before_anything_is_fetched(name, options, message):
     with pytest.raises(ProblemError, match=message):
-        load_hub(name, options, 1, 1, 0)
+        load_hub(name, options, n_train=1, n_test=1, seed=0)
 
 
 @pytest.fixture
@@ -169,15 +168,15 @@ def local_set(tmp_path, monkeypatch):
 
 def test_a_data_set_is_drawn_from_by_seed(local_set):
     rows, removed = gather(local_set + "&test=test", 12, 4, 0)
-    assert removed == [] and [r["split"] for r in rows] == ["test"] * 4 + ["train"] * 12
-    assert all(r["question"].startswith(r["split"]) and r["source"] == "acme/sums" for r in rows)
+    assert removed == [] and [r.split for r in rows] == ["test"] * 4 + ["train"] * 12
+    assert all(r.question.startswith(r.split) and r.source == "acme/sums" for r in rows)
     assert gather(local_set + "&test=test", 12, 4, 0)[0] == rows
-    assert {r["id"] for r in gather(local_set + "&test=test", 12, 4, 1)[0]} != {r["id"] for r in rows}
+    assert {r.id for r in gather(local_set + "&test=test", 12, 4, 1)[0]} != {r.id for r in rows}
 
 
 def test_one_split_serves_both_without_overlap(local_set):
     rows, _ = gather(local_set, 12, 4, 0)
-    assert len({r["question"] for r in rows}) == 16 and all(r["question"].startswith("train") for r in rows)
+    assert len({r.question for r in rows}) == 16 and all(r.question.startswith("train") for r in rows)
 
 
 @pytest.mark.parametrize(("more", "message"), [
@@ -203,11 +202,11 @@ def test_what_the_hub_refuses_is_one_clear_error(monkeypatch, error, advice):
 
     monkeypatch.setattr(datasets, "load_dataset", refuse)
     with pytest.raises(ProblemError, match=advice):
-        load_hub("gsm8k", {}, 1, 1, 0)
+        load_hub("gsm8k", {}, n_train=1, n_test=1, seed=0)
 
 
 @pytest.mark.network
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", DATA_SETS)
 def test_maps_against_the_hub(name, monkeypatch):
     import datasets
 

@@ -9,7 +9,8 @@ from loopback import Refusal, serve
 
 from distil.problems import humaneval
 from distil.sandbox import confine
-from distil.verify.code import check_all
+from distil.verify.code import result_of
+from distil.verify.registry import map_problems
 
 needs_sandbox = pytest.mark.skipif(confine.mechanism() is None, reason="no sandbox works here")
 HEAD = 'from typing import List\n\n\ndef total(numbers: List[int]) -> int:\n    """ Sum. """\n'
@@ -35,7 +36,7 @@ def test_ask_and_check(tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     import harness
 
-    monkeypatch.setattr(harness, "load", lambda: [humaneval.row_of(record) for record in RECORDS])
+    monkeypatch.setattr(harness, "load", lambda: [humaneval.problem_of(record) for record in RECORDS])
     waiting, results = list(ANSWERS), tmp_path / "results.json"
     refused = []
 
@@ -76,7 +77,7 @@ def test_ask_and_check(tmp_path, monkeypatch, capsys):
 @needs_sandbox
 def test_every_solution_passes_and_no_empty_body_does():
     problems = humaneval.load()
-    assert [p["id"] for p in problems] == [f"HumanEval/{i}" for i in range(164)]
+    assert [p.id for p in problems] == [f"HumanEval/{i}" for i in range(164)]
     for body, passes in ((None, True), ("    pass\n", False)):
-        texts = [f"```python\n{p['prompt']}{body or p['solution']}```" for p in problems]
-        assert {verdict.passed for verdict in check_all(texts, problems)} == {passes}
+        texts = [f"```python\n{p.prompt}{body or p.solution}```" for p in problems]
+        assert {verdict.passed for verdict in map_problems(result_of, problems, texts)} == {passes}

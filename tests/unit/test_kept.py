@@ -56,6 +56,12 @@ def kept(finished):
     return finished / "artifacts" / "reference"
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Verifying compares the numbers behind the figures: nothing is lost where these tests do not paint them."""
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, **_: path.touch())
+
+
 def verify(*arguments: str) -> int:
     return main(["verify-reference", *arguments])
 
@@ -171,7 +177,7 @@ def edit(file, before: str, after: str) -> None:
     ("claim.json", '"samples": 3', '"samples": 4', "claim.json: is not what"),
     ("about.json", "distil run", "distil fun", "about.json: was changed"),
 ])  # fmt: skip
-def test_what_was_touched_is_found(kept, capsys, name, before, after, complaint):
+def test_what_was_touched_is_found(kept, undrawn, capsys, name, before, after, complaint):
     """Also by whoever writes the list of digests anew."""
     from benchmarks.reference_run import kept as module
 
@@ -190,7 +196,7 @@ def test_what_was_touched_is_found(kept, capsys, name, before, after, complaint)
     "completions/fast.jsonl.gz", "problems.jsonl.gz", "results.csv", "tokens.csv", "accuracy_tokens.png", "asked.json",
     "claim.json", "greedy/results.md", "04_finetune/meta.json", "01_collect/chains.jsonl.gz", "07_eval/README.md",
 ])  # fmt: skip
-def test_what_is_gone_and_what_is_damaged_is_found(kept, capsys, name):
+def test_what_is_gone_and_what_is_damaged_is_found(kept, undrawn, capsys, name):
     data = (kept / name).read_bytes()
     (kept / name).unlink()
     assert verify() == 1 and f"{kept / name}: is missing\n" in capsys.readouterr().out
@@ -200,13 +206,13 @@ def test_what_is_gone_and_what_is_damaged_is_found(kept, capsys, name):
     assert verify() == 0
 
 
-def test_programs_are_not_taken_on_trust_where_none_can_run(kept, no_sandbox, capsys):
+def test_programs_are_not_taken_on_trust_where_none_can_run(kept, undrawn, no_sandbox, capsys):
     edit(kept / "problems.jsonl.gz", '"verifier": "exact"', '"verifier": "code", "tests": ["f(1) == 1"]')
     edit(kept / "completions/base.jsonl.gz", '"text": "', '"text": "```python\\nf = int\\n```\\n')
     assert verify() == 1 and "some answers are programs, which cannot be checked here" in capsys.readouterr().out
 
 
-def test_what_nobody_kept_is_found(kept, capsys):
+def test_what_nobody_kept_is_found(kept, undrawn, capsys):
     (kept / "model.safetensors").write_bytes(b"0")
     assert verify() == 1
     said = capsys.readouterr().out

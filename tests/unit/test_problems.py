@@ -6,26 +6,27 @@ from distil.evaluate.pass_rate import pass_rates
 from distil.problems.dedup import clean
 from distil.problems.errors import ProblemError
 from distil.problems.sources import SUITES, generate, read_file, read_rows
-from distil.verify.check import is_correct
+from distil.verify.registry import is_correct
+from distil.workspace.rows import as_plain
 
 
 def test_no_question_twice_and_splits_stay_when_sizes_change():
     small, large = generate("starter", 20, 10, seed=0), generate("starter", 40, 5, seed=0)
-    assert len({row["question"] for row in large}) == len(large)
-    by_id = {row["id"]: row["question"] for row in large}
-    assert all(by_id[r["id"]] == r["question"] for r in small if r["split"] == "train")
+    assert len({row.question for row in large}) == len(large)
+    by_id = {row.id: row.question for row in large}
+    assert all(by_id[r.id] == r.question for r in small if r.split == "train")
     assert len(SUITES["starter"]) >= 4
 
 
 def test_the_reference_suite_holds_2000_questions():
     rows = generate("reference", 1500, 500, seed=0)
-    assert len(rows) == 2000 == len({row["question"] for row in rows})
+    assert len(rows) == 2000 == len({row.question for row in rows})
     assert len([task for task in SUITES["reference"] if task != "programs"]) >= 8
     kept, removed = clean(rows)
-    assert len([row for row in kept if row["split"] == "test"]) == 500
+    assert len([row for row in kept if row.split == "test"]) == 500
     assert len(removed) <= 25, "few training problems look like a test problem"
-    code = [row for row in rows if row["verifier"] == "code"]
-    assert {row["task"] for row in code} == {"programs"} and all(row["tests"] for row in code)
+    code = [row for row in rows if row.verifier == "code"]
+    assert {row.task for row in code} == {"programs"} and all(row.tests for row in code)
 
 
 NEAR = {"chain_sum": ["{}", "${}$"], "products": ["{}", "{:,}"], "calendar_arithmetic": [r"\text{{{}}}"],
@@ -36,16 +37,16 @@ NEAR = {"chain_sum": ["{}", "${}$"], "products": ["{}", "{:,}"], "calendar_arith
 @pytest.mark.parametrize("task", [task for task in SUITES["reference"] if task != "programs"])
 def test_the_reference_families_are_read_from_a_box(task):
     """Right answers as a model would box them pass, and no answer of another problem, nor one with more beside it."""
-    rows = [row for row in generate("reference", 240, 0, seed=3) if row["task"] == task]
-    answers = {row["answer"] for row in rows}
+    rows = [row for row in generate("reference", 240, 0, seed=3) if row.task == task]
+    answers = {row.answer for row in rows}
     assert len(answers) >= 5, "guessing does not help"
-    assert max(sum(row["answer"] == a for row in rows) for a in answers) <= 0.4 * len(rows)
+    assert max(sum(row.answer == a for row in rows) for a in answers) <= 0.4 * len(rows)
     for row in rows:
-        assert is_correct(rf"So \boxed{{{row['answer']}}}", row, boxed_only=True)
-        wrong = [a for a in answers if not same(a, row["answer"])]
-        assert not any(is_correct(rf"\boxed{{{a}}}", row) for a in [*wrong, "", "?", f"{row['answer']} or {wrong[0]}"])
+        assert is_correct(rf"So \boxed{{{row.answer}}}", row, boxed_only=True)
+        wrong = [a for a in answers if not same(a, row.answer)]
+        assert not any(is_correct(rf"\boxed{{{a}}}", row) for a in [*wrong, "", "?", f"{row.answer} or {wrong[0]}"])
         for form in NEAR.get(task, []):
-            given = form.format(int(row["answer"]) if "," in form else row["answer"])
+            given = form.format(int(row.answer) if "," in form else row.answer)
             assert is_correct(rf"\boxed{{{given}}}", row, boxed_only=True), given
 
 
@@ -60,9 +61,9 @@ def test_a_file_of_reference_problems_is_read_as_it_was_made(tmp_path):
     rows = generate("reference", 24, 12, seed=0)
     path = write(tmp_path / "mine.jsonl", rows)
     assert read_rows(path) == rows
-    right = {row["id"]: rf"\boxed{{{row['answer']}}}" for row in rows if row["verifier"] != "code"}
-    asked = [row for row in rows if row["id"] in right]
-    assert set(pass_rates(asked, lambda row: right[row["id"]], 1).values()) == {1.0}
+    right = {row.id: rf"\boxed{{{row.answer}}}" for row in rows if row.verifier != "code"}
+    asked = [row for row in rows if row.id in right]
+    assert set(pass_rates(asked, lambda row: right[row.id], 1).values()) == {1.0}
 
 
 def test_unknown_suite():
@@ -79,14 +80,14 @@ GOOD = [{"question": f"{i}+1?", "answer": str(i + 1)} for i in range(6)]
 
 
 def write(path, rows):
-    path.write_text("\n".join(r if isinstance(r, str) else json.dumps(r) for r in rows))
+    path.write_text("\n".join(r if isinstance(r, str) else json.dumps(as_plain(r)) for r in rows))
     return path
 
 
 def test_a_good_file(tmp_path):
     rows = read_file(write(tmp_path / "mine.jsonl", GOOD), n_train=3, n_test=2)
-    assert [r["split"] for r in rows] == ["test", "test", "train", "train", "train"]
-    assert len({r["id"] for r in rows}) == 5
+    assert [r.split for r in rows] == ["test", "test", "train", "train", "train"]
+    assert len({r.id for r in rows}) == 5
 
 
 @pytest.mark.parametrize(("bad", "message"), [
@@ -106,9 +107,15 @@ def test_a_bad_line_is_named(tmp_path, bad, message):
 def test_code_rows_have_tests_instead_of_an_answer(tmp_path):
     code = {"question": "Add two numbers.", "verifier": "code", "tests": ["f(1, 2) == 3"]}
     rows = read_file(write(tmp_path / "mine.jsonl", [*GOOD[:2], code]), 2, 1)
-    assert rows[-1]["verifier"] == "code" and rows[-1]["answer"] == ""
+    assert rows[-1].verifier == "code" and rows[-1].answer == ""
     with pytest.raises(ProblemError, match="line 1: verifier 'code' wants the tests"):
         read_file(write(tmp_path / "bad.jsonl", [{"question": "Add.", "verifier": "code"}]), 2, 1)
+
+
+def test_fields_of_the_users_own_are_carried_along(tmp_path):
+    own = {"question": "1+1?", "answer": "2", "level": 3, "extra": "mine"}
+    (row,) = read_rows(write(tmp_path / "mine.jsonl", [own]))
+    assert row.to_dict() | own == row.to_dict() and row.verifier == "math"
 
 
 def test_a_missing_file(tmp_path):

@@ -1,23 +1,35 @@
 import random
 
 import pytest
+from factories import a_chain, a_problem
 from loopback import serve
 
-from distil.chains.collect import chain_text, collect, make_chain, set_apart, split_chain
-from distil.chains.judge import align, by_llm, select_adaptive, select_fast, select_unaligned, split_by_problem
+from distil.chains.collect import collect, make_chain, set_apart
+from distil.chains.judge import (
+    align,
+    by_llm,
+    select_adaptive,
+    select_fast,
+    select_unaligned,
+    split_by_problem,
+    spoken_name,
+)
 from distil.chains.judge_replies import parse_rating, parse_verdict
 from distil.chains.rewrite import fault, giveaway_accuracy, rewrite
 from distil.llm.cache import Reply
 from distil.llm.client import Chat
 from distil.llm.prompts import messages
 from distil.sandbox import confine
+from distil.verify.chain_text import split_chain
+from distil.verify.exact import Exact
+from distil.workspace.rows import Chain, TrainingRow
 
-PROBLEM = {"id": "p", "question": "What is 4 + 5 + 6?", "answer": "15", "verifier": "exact", "task": "sum"}
+PROBLEM = a_problem(question="What is 4 + 5 + 6?", answer="15")
 STEPS = "First 4 + 5 = 9.\n\nThen 9 + 6 = 15.\n\n\\boxed{15}"
 
 
-def chain(text: str, finish: str = "stop", name: str = "c") -> dict:
-    return make_chain(name, PROBLEM, "fast", Reply(text, "", finish, 1, len(text.split())), "m")
+def chain(text: str, finish: str = "stop", name: str = "c") -> Chain:
+    return make_chain(name, PROBLEM, "fast", Reply(text, "", finish, 1, len(text.split())), teacher="m")
 
 
 @pytest.mark.parametrize(("text", "thought", "solution"), [
@@ -33,27 +45,28 @@ def test_split_chain(text, thought, solution):
 
 
 def test_chains_that_cannot_be_checked_are_kept_apart(tmp_path, no_sandbox):
-    code = {"id": "k", "question": "Add.", "answer": "", "verifier": "code", "tests": ["f(1, 2) == 3"], "task": "code"}
+    code = a_problem(id="k", question="Add.", verifier="code", tests=["f(1, 2) == 3"])
     with serve(lambda body: STEPS) as (endpoint, _):
-        found, _ = collect([PROBLEM, code], Chat("m", endpoint, store=tmp_path / "store.jsonl"), "fast", 1, 0)
+        chat = Chat("m", endpoint, store=tmp_path / "store.jsonl")
+        found, _ = collect([PROBLEM, code], chat, "fast", samples=1, seed=0)
     verified, unverified = set_apart(found)
-    assert [c["problem_id"] for c in verified] == ["p"] and verified[0]["correct"] is True
-    assert [c["problem_id"] for c in unverified] == ["k"]
-    assert unverified[0]["correct"] is None and unverified[0]["verified"] is False and unverified[0]["why"]
-    assert unverified[0]["text"] == STEPS
-    assert not [c for c in found if c["correct"] and c["problem_id"] == "k"], "the filter of 02 and 03"
+    assert [c.problem_id for c in verified] == ["p"] and verified[0].correct is True
+    assert [c.problem_id for c in unverified] == ["k"]
+    assert unverified[0].correct is None and unverified[0].why
+    assert unverified[0].text == STEPS
+    assert not [c for c in found if c.correct and c.problem_id == "k"], "the filter of 02 and 03"
 
 
 def test_why_a_chain_is_not_correct():
-    assert chain(STEPS)["correct"]
-    assert chain(STEPS, finish="length")["why"] == "cut off at the token limit"
-    assert chain("so \\boxed{14}")["why"] == "wrong answer"
-    assert chain("fifteen")["why"] == "no boxed answer"
-    assert chain("\\boxed{15} or \\boxed{16}")["why"] == "several boxed answers"
-    assert chain("\\boxed{15}\n\n\\boxed{15}")["correct"]
-    assert chain("4 + 5 = 10\n\n9 + 6 = 15\n\n\\boxed{15}")["why"] == "right answer, false step"
+    assert chain(STEPS).correct
+    assert chain(STEPS, finish="length").why == "cut off at the token limit"
+    assert chain("so \\boxed{14}").why == "wrong answer"
+    assert chain("fifteen").why == "no boxed answer"
+    assert chain("\\boxed{15} or \\boxed{16}").why == "several boxed answers"
+    assert chain("\\boxed{15}\n\n\\boxed{15}").correct
+    assert chain("4 + 5 = 10\n\n9 + 6 = 15\n\n\\boxed{15}").why == "right answer, false step"
     reply = Reply("4 + 5 = 10? No.\n\n4 + 5 = 9\n\n\\boxed{15}", "", "stop", 1, 9)
-    assert make_chain("s", PROBLEM, "slow", reply, "m")["correct"], "a slow chain may err and turn back"
+    assert make_chain("s", PROBLEM, "slow", reply, teacher="m").correct, "a slow chain may err and turn back"
 
 
 LONG = chain("Let me look at the sum. " * 10 + "\n\n" + STEPS, name="long")
@@ -72,7 +85,7 @@ LONG = chain("Let me look at the sum. " * 10 + "\n\n" + STEPS, name="long")
     ("步骤一：四加五等于九。\n\n\\boxed{15}", "simplify", None),
 ])  # fmt: skip
 def test_faults_of_rewrites(text, kind, reason):
-    assert fault(chain(text), LONG, kind) == reason
+    assert fault(chain(text), LONG, kind, Exact()) == reason
 
 
 @pytest.mark.parametrize(("text", "reason"), [
@@ -86,7 +99,7 @@ def test_faults_of_rewrites(text, kind, reason):
     ("First 4 + 5 = 8.\n\nThen 8 + 6 = 14.\n\n\\boxed{14}", None),
 ])  # fmt: skip
 def test_faults_of_corrupted_chains(text, reason):
-    assert fault(chain(text), chain(STEPS), "corrupt") == reason
+    assert fault(chain(text), chain(STEPS), "corrupt", Exact()) == reason
 
 
 def test_a_classifier_finds_what_gives_corrupted_chains_away():
@@ -104,11 +117,11 @@ def test_what_goes_in_comes_out_or_is_rejected_with_a_reason(project):
     def answer(body):
         return random.Random(body["seed"]).choice([STEPS, "no", "\\boxed{3}"])
 
-    chains = [LONG | {"id": f"c{i}"} for i in range(5)]
+    chains = [LONG.replace(id=f"c{i}") for i in range(5)]
     with serve(answer) as (endpoint, seen):
         kept, lost = rewrite(chains, {"p": PROBLEM}, Chat("m", endpoint), "long2short", seed=1, tries=3)
     assert len(kept) + len(lost) == 5
-    assert all(row["correct"] for row in kept) and all(row["reason"] for row in lost)
+    assert all(row.correct for row in kept) and all(row.rejection_reason for row in lost)
 
 
 @pytest.mark.parametrize(("text", "verdict"), [
@@ -134,6 +147,14 @@ def test_parse_rating(text, rating):
     assert parse_rating(text) == rating
 
 
+@pytest.mark.parametrize(("student", "name"), [
+    ("HuggingFaceTB/SmolLM2-135M-Instruct", "SmolLM2-135M-Instruct"), ("students/mine/", "mine"),
+    ("tiny-random", "SmolLM2-135M-Instruct"),
+])  # fmt: skip
+def test_the_judge_is_told_of_the_student_by_its_name(student, name):
+    assert spoken_name(student) == name
+
+
 def test_the_loop_improves_until_medium_and_keeps_the_trail(project):
     longer = STEPS.replace("First", "First we add two numbers, 4 and 5, which gives nine.\n\nWritten out:")
 
@@ -145,46 +166,46 @@ def test_the_loop_improves_until_medium_and_keeps_the_trail(project):
     with serve(answer) as (endpoint, _):
         chat = Chat("m", endpoint)
         rows = align([chain(STEPS)], {"p": PROBLEM}, by_llm(chat, "pupil", 3), chat, seed=0)
-    assert rows[0]["kept"] and chain_text(rows[0]["chain"]) == longer
-    assert [(s["difficulty"], s["action"]) for s in rows[0]["trail"]] == [("easy", "expand"), ("medium", "keep")]
+    assert rows[0].kept and rows[0].chain.full_text == longer
+    assert [(s["difficulty"], s["action"]) for s in rows[0].trail] == [("easy", "expand"), ("medium", "keep")]
 
 
 def test_the_loop_is_bounded_and_says_why(project):
     with serve(lambda body: "Verdict: hard" if "Verdict" in body["messages"][0]["content"] else "no") as (endpoint, _):
         chat = Chat("m", endpoint)
         rows = align([chain(STEPS)], {"p": PROBLEM}, by_llm(chat, "pupil", 3), chat, seed=0, max_rounds=1)
-    assert not rows[0]["kept"] and rows[0]["reason"] == "simplify: not one boxed answer"
+    assert not rows[0].kept and rows[0].reason == "simplify: not one boxed answer"
 
 
 def test_no_verdict_is_never_a_number(project):
     with serve(lambda body: "Verdict: easy, hard or medium? Verdict: hard") as (endpoint, _):
         chat = Chat("m", endpoint)
         rows = align([chain(STEPS)], {"p": PROBLEM}, by_llm(chat, "pupil", 3), chat, seed=0)
-    assert rows[0]["reason"] == "unrated"
+    assert rows[0].reason == "unrated"
 
 
 def test_fast_is_the_shortest_that_suits():
-    rows = [{"id": i, "problem_id": p, "n_tokens": n} for i, p, n in (("a", "p", 30), ("b", "p", 9), ("c", "q", 50))]
-    assert [row["id"] for row in select_fast(rows)] == ["b", "c"]
+    rows = [a_chain(id=i, problem_id=p, n_tokens=n) for i, p, n in (("a", "p", 30), ("b", "p", 9), ("c", "q", 50))]
+    assert [row.id for row in select_fast(rows)] == ["b", "c"]
 
 
 def test_unaligned_is_the_first_of_each_problem():
-    rows = [{"id": i, "problem_id": p, "n_tokens": n} for i, p, n in (("a", "p", 30), ("c", "q", 50), ("b", "p", 9))]
-    assert [row["id"] for row in select_unaligned(rows)] == ["a", "c"]
+    rows = [a_chain(id=i, problem_id=p, n_tokens=n) for i, p, n in (("a", "p", 30), ("c", "q", 50), ("b", "p", 9))]
+    assert [row.id for row in select_unaligned(rows)] == ["a", "c"]
 
 
 def test_adaptive_matches_verbosity_to_difficulty():
-    chains = [chain(STEPS, name=n) | {"n_tokens": t} for n, t in (("a", 10), ("b", 20))]
+    chains = [chain(STEPS, name=n).replace(n_tokens=t) for n, t in (("a", 10), ("b", 20))]
     scores = {"a": {"rv": 2, "cd": 5}, "b": {"rv": 5, "cd": 5}}
-    assert [c["id"] for c in select_adaptive(chains, scores)] == ["b"]
+    assert [c.id for c in select_adaptive(chains, scores)] == ["b"]
     assert select_adaptive(chains, scores, cd_cap=4) == []
 
 
 def test_splits_keep_a_problem_together():
-    rows = [{"problem_id": f"p{i % 40}", "n": i} for i in range(200)]
+    rows = [TrainingRow(instruction="", output="", messages=[], problem_id=f"p{i % 40}") for i in range(200)]
     train, valid = split_by_problem(rows, seed=0)
     assert len(train) + len(valid) == 200 and valid
-    assert not {r["problem_id"] for r in train} & {r["problem_id"] for r in valid}
+    assert not {r.problem_id for r in train} & {r.problem_id for r in valid}
 
 
 def test_a_value_with_braces_is_not_filled_again():
@@ -199,25 +220,25 @@ def test_the_prescribed_prompt_is_word_for_word():
     assert hashlib.sha256(system.encode()).hexdigest()[:16] == "faabbf2e2bcb3e3f"
 
 
-CODE = {"id": "k", "question": "Add 1 to n.", "answer": "", "verifier": "code", "tests": "assert f(1) == 2",
-        "task": "code"}  # fmt: skip
+CODE = a_problem(id="k", question="Add 1 to n.", verifier="code", tests="assert f(1) == 2")
 PROGRAM = "```python\ndef f(n):\n    return n + 1\n```"
 
 
 @pytest.mark.skipif(confine.mechanism() is None, reason="no sandbox works here")
 def test_of_a_programs_chain_only_the_thought_is_rewritten(tmp_path):
     thought = "We are given a number n.\n\nIt is to be made larger by one.\n\nSo the function returns n + 1."
-    long = make_chain("c", CODE, "slow", Reply(f"{thought}\n\n{PROGRAM}", "", "stop", 1, 40), "m")
-    assert long["correct"]
+    long = make_chain("c", CODE, "slow", Reply(f"{thought}\n\n{PROGRAM}", "", "stop", 1, 40), teacher="m")
+    assert long.correct
     replies = {"long2short": "Take n.\n\nReturn n + 1.", "expand": "```python\ndef f(n):\n    return 0\n```"}
     for kind, reply in replies.items():
         with serve(lambda body, reply=reply: reply) as (endpoint, _):
             chat = Chat("m", endpoint, store=tmp_path / f"{kind}.jsonl")
-            accepted, rejected = rewrite([long], {"k": CODE}, chat, kind, 0)
+            accepted, rejected = rewrite([long], {"k": CODE}, chat, kind, seed=0)
         if kind == "long2short":
-            assert chain_text(accepted[0]) == f"{reply}\n\n{PROGRAM}" and accepted[0]["correct"]
-            assert 0 < accepted[0]["ratio"] < 1, "its tokens are counted with the program's"
+            assert accepted[0].full_text == f"{reply}\n\n{PROGRAM}" and accepted[0].correct
+            assert 0 < accepted[0].ratio < 1, "its tokens are counted with the program's"
         else:
-            assert not accepted and rejected[0]["reason"] == "a program of its own"
+            assert not accepted and rejected[0].rejection_reason == "a program of its own"
     with serve(lambda body: pytest.fail("no program is corrupted")) as (endpoint, _):
-        assert rewrite([long], {"k": CODE}, Chat("m", endpoint, store=tmp_path / "c.jsonl"), "corrupt", 0) == ([], [])
+        chat = Chat("m", endpoint, store=tmp_path / "c.jsonl")
+        assert rewrite([long], {"k": CODE}, chat, "corrupt", seed=0) == ([], [])

@@ -6,7 +6,7 @@ import pytest
 from hostile import FUNCTIONS, PROGRAMS, attack
 
 from distil.sandbox import confine
-from distil.sandbox.run import Verdict, run, run_program, same_output
+from distil.sandbox.run import RunResult, run, run_program, same_output
 
 HERE = [how for how in ("bwrap", "sandlock") if confine.works(how)]
 needs_sandbox = pytest.mark.skipif(not HERE, reason=f"no sandbox works here: {confine.HOW}")
@@ -65,7 +65,7 @@ RIGHT = [
 @needs_sandbox
 @pytest.mark.parametrize(("code", "tests", "entry_point"), RIGHT)
 def test_right_functions(sandbox, code, tests, entry_point):
-    assert run(code, tests, entry_point=entry_point) == Verdict(True, "passed")
+    assert run(code, tests, entry_point=entry_point) == RunResult(True, "passed")
 
 
 WRONG = [
@@ -101,8 +101,8 @@ def test_the_tests_have_what_the_problem_defines(sandbox):
 @needs_sandbox
 def test_programs(sandbox):
     code = "a, b = map(int, input().split())\nprint(a / b)"
-    assert run_program(code, [("1 2\n", "0.5"), ("1 4\n", "0.25000\n")]) == Verdict(True, "passed")
-    assert run_program(code, [("1 2", "0.5"), ("1 4", "0.5")]) == Verdict(False, "wrong output in case 2 of 2")
+    assert run_program(code, [("1 2\n", "0.5"), ("1 4\n", "0.25000\n")]) == RunResult(True, "passed")
+    assert run_program(code, [("1 2", "0.5"), ("1 4", "0.5")]) == RunResult(False, "wrong output in case 2 of 2")
     assert "ZeroDivisionError" in run_program(code, [("1 0", "0")]).reason
     assert run_program("import sys\nif __name__ == '__main__':\n    print('a')\n    sys.exit()", [("", "a")]).passed
     with pytest.raises(ValueError, match="without a case"):

@@ -64,7 +64,9 @@ def test_humaneval_comes_from_its_wheel(monkeypatch):
     monkeypatch.setattr(confine, "mechanism", lambda: "a sandbox")
     record = {"task_id": "HumanEval/0", "prompt": "def f(x):", "entry_point": "f", "test": "assert f(1)",
               "canonical_solution": "    return x"}  # fmt: skip
-    monkeypatch.setattr(humaneval, "load", lambda: [humaneval.row_of(record | {"task_id": str(i)}) for i in range(4)])
+    monkeypatch.setattr(
+        humaneval, "load", lambda: [humaneval.problem_of(record | {"task_id": str(i)}) for i in range(4)]
+    )
     test, source = suites.load(suites.read("humaneval?n=3"), [], seed=0)
     assert len(test) == 3 and source == {"name": "humaneval", "package": humaneval.WHEEL, "problems": 3}
 

@@ -1,15 +1,16 @@
 """Slow chains in turns, from a server that sees the talk grow; cut off, refused, and resumed."""
 
+from factories import a_problem
 from loopback import Refusal, serve
 
-from distil.chains.collect import chain_text, collect
+from distil.chains.collect import collect
 from distil.llm.cache import Reply
 from distil.llm.client import Chat
 from distil.llm.multi_turn import joined
-from distil.verify.check import unboxed
+from distil.verify.answers import unboxed
 
-SUM = {"id": "sum", "question": "What is 3 + 4?", "answer": "7", "verifier": "exact", "task": "sum"}
-CODE = {"id": "code", "question": "Double x.", "answer": "", "verifier": "code", "tests": ["f(2) == 4"], "task": "f"}
+SUM = a_problem(id="sum", question="What is 3 + 4?", answer="7")
+CODE = a_problem(id="code", question="Double x.", verifier="code", tests=["f(2) == 4"])
 FIRST = """<|begin_of_thought|>
 The question asks for 3 + 4.
 
@@ -30,15 +31,17 @@ def talk(body: dict) -> str:
 def test_three_turns_are_one_chain_with_one_box(tmp_path, project):
     with serve(talk) as (endpoint, seen):
         chat = Chat("m", endpoint, store=tmp_path / "store.jsonl")
-        (chain,), failed = collect([SUM], chat, "slow", 1, seed=0, turns=True)
+        (chain,), failed = collect([SUM], chat, "slow", samples=1, seed=0, turns=True)
         assert not failed and len(seen) == 3
         assert [m["role"] for m in seen[0]["messages"]] == ["system", "user"]
         assert [m["role"] for m in seen[-1]["messages"]] == "user assistant user assistant user".split()
         assert seen[-1]["messages"][1]["content"] == FIRST and seen[-1]["messages"][3]["content"] == CHECK
-        assert collect([SUM], chat, "slow", 1, seed=0, turns=True)[0] == [chain] and len(seen) == 3, "asked once"
-    assert chain["correct"] and chain["turns"] and chain["finish_reason"] == "stop"
-    assert chain["n_tokens"] == sum(len(text.split()) for text in (FIRST, CHECK, LAST))
-    text = chain_text(chain)
+        assert collect([SUM], chat, "slow", samples=1, seed=0, turns=True)[0] == [chain] and len(seen) == 3, (
+            "asked once"
+        )
+    assert chain.correct and chain.turns and chain.finish_reason == "stop"
+    assert chain.n_tokens == sum(len(text.split()) for text in (FIRST, CHECK, LAST))
+    text = chain.full_text
     assert text.startswith("The question asks") and "<|" not in text and text.endswith("\\boxed{7}")
     assert text.count("boxed") == 1 and "\n\n8\n\nLet me check" in text, "what was to be checked is no answer"
 
@@ -49,13 +52,13 @@ def test_only_slow_chains_with_a_box_are_made_in_turns(tmp_path, project):
 
     with serve(answer) as (endpoint, seen):
         chat = Chat("m", endpoint, store=tmp_path / "store.jsonl")
-        chains, _ = collect([CODE, SUM, CODE | {"id": "more"}], chat, "slow", 2, seed=0, turns=True)
-        assert [c["id"] for c in chains] == [f"{p}-slow-{k}" for p in ("code", "sum", "more") for k in (0, 1)]
-        assert [bool(c.get("turns")) for c in chains] == [False, False, True, True, False, False]
+        chains, _ = collect([CODE, SUM, CODE.replace(id="more")], chat, "slow", samples=2, seed=0, turns=True)
+        assert [c.id for c in chains] == [f"{p}-slow-{k}" for p in ("code", "sum", "more") for k in (0, 1)]
+        assert [c.turns for c in chains] == [False, False, True, True, False, False]
         assert len(seen) == 2 + 2 * 3, "each seed is a talk of its own, and a request made before is not made again"
         before = len(seen)
-        (chain,), _ = collect([SUM], chat, "slow", 1, seed=0)
-        assert "turns" not in chain and len(seen) == before, "asked once, it is the first turn, known already"
+        (chain,), _ = collect([SUM], chat, "slow", samples=1, seed=0)
+        assert not chain.turns and len(seen) == before, "asked once, it is the first turn, known already"
 
 
 def test_a_turn_that_fails_is_listed_and_asked_again(tmp_path, project):
@@ -66,16 +69,16 @@ def test_a_turn_that_fails_is_listed_and_asked_again(tmp_path, project):
             raise Refusal(400, "flagged by the content_filter")
         return talk(body)
 
-    other = SUM | {"id": "other", "question": "What is 4 + 3?"}
+    other = SUM.replace(id="other", question="What is 4 + 3?")
     with serve(answer) as (endpoint, seen):
         chat = Chat("m", endpoint, store=tmp_path / "store.jsonl")
-        chains, failed = collect([SUM, other], chat, "slow", 1, seed=0, turns=True)
-        assert [c["problem_id"] for c in chains] == ["other"] and len(seen) == 2 + 2 + 1
+        chains, failed = collect([SUM, other], chat, "slow", samples=1, seed=0, turns=True)
+        assert [c.problem_id for c in chains] == ["other"] and len(seen) == 2 + 2 + 1
         assert [(row["problem_id"], row["sample"]) for row in failed] == [("sum", 0)]
         assert "content_filter" in failed[0]["reason"]
         broken.clear()
-        chains, failed = collect([SUM, other], chat, "slow", 1, seed=0, turns=True)
-        assert [c["problem_id"] for c in chains] == ["sum", "other"] and not failed and len(seen) == 5 + 2
+        chains, failed = collect([SUM, other], chat, "slow", samples=1, seed=0, turns=True)
+        assert [c.problem_id for c in chains] == ["sum", "other"] and not failed and len(seen) == 5 + 2
 
 
 def reply(text: str, finish_reason: str = "stop", reasoning: str = "") -> Reply:

@@ -1,17 +1,13 @@
 import pytest
+from factories import a_chain, a_problem
 
-from distil.verify.check import (
-    boxed_answers,
-    check_verifier,
-    clean,
-    extract_answer,
-    extract_boxed,
-    is_correct,
-    verifiable,
-)
+from distil.verify import registry
+from distil.verify.answers import boxed_answers, extract_answer, extract_boxed, normalise_answer
+from distil.verify.exact import Exact
+from distil.verify.registry import is_correct, verifiable, verifier_of
 
-MATH = {"question": "", "answer": "\\frac{1}{2}", "verifier": "math"}
-NINE = {"question": "", "answer": "9", "verifier": "exact"}
+MATH = a_problem(answer="\\frac{1}{2}", verifier="math")
+NINE = a_problem(answer="9")
 
 
 @pytest.mark.parametrize(("text", "answer"), [
@@ -49,8 +45,8 @@ def test_unboxed_answers_are_read_for_a_base_student(text, answer):
     (r"\text{mother-in-law}", "mother-in-law"), ("$12$", "12"), ("1,234,567", "1234567"), ("1,2", "1,2"),
     ('"Lea"', "Lea"),
 ])  # fmt: skip
-def test_clean(dressed, bare):
-    assert clean(dressed) == bare
+def test_normalise_answer(dressed, bare):
+    assert normalise_answer(dressed) == bare
 
 
 def test_mathematics_is_compared_by_value():
@@ -73,11 +69,11 @@ def test_reasoning_gym_scores_its_own():
     from distil.problems.sources import generate
 
     for problem in generate("starter", 10, 5, seed=3):
-        assert is_correct(f"\\boxed{{{problem['answer']}}}", problem)
+        assert is_correct(f"\\boxed{{{problem.answer}}}", problem)
         assert not is_correct("\\boxed{zebra}", problem)
 
 
-CHOICE = {"question": "", "answer": "B", "verifier": "choice", "choices": ["a stone", "a pear", "A"]}
+CHOICE = a_problem(answer="B", verifier="choice", choices=["a stone", "a pear", "A"])
 
 
 @pytest.mark.parametrize("text", [
@@ -98,24 +94,24 @@ def test_wrong_choices(text):
 
 
 def test_a_choice_without_its_texts():
-    bare = {"question": "", "answer": "D", "verifier": "choice"}
+    bare = a_problem(answer="D", verifier="choice")
     assert is_correct(r"\boxed{D: a text}", bare) and not is_correct(r"\boxed{a text}", bare)
 
 
 @pytest.mark.parametrize(("problem", "message"), [
-    (CHOICE | {"answer": "K"}, "one letter from A to C"),
-    (CHOICE | {"answer": "D"}, "one letter from A to C"),
-    (CHOICE | {"answer": "a pear"}, "one letter"),
-    ({"question": "", "answer": "", "verifier": "code"}, "wants the tests"),
+    (CHOICE.replace(answer="K"), "one letter from A to C"),
+    (CHOICE.replace(answer="D"), "one letter from A to C"),
+    (CHOICE.replace(answer="a pear"), "one letter"),
+    (a_problem(verifier="code"), "wants the tests"),
 ])  # fmt: skip
 def test_gold_of_choices_and_code(problem, message):
     with pytest.raises(ValueError, match=message):
-        check_verifier(problem)
+        verifier_of(problem).check_gold(problem)
 
 
 def test_code_is_never_found_right_without_a_sandbox(no_sandbox):
-    problem = {"question": "", "answer": "x", "verifier": "code", "tests": ["f(1) == 1"]}
-    check_verifier(problem)
+    problem = a_problem(answer="x", verifier="code", tests=["f(1) == 1"])
+    verifier_of(problem).check_gold(problem)
     assert not verifiable(problem) and verifiable(CHOICE)
     assert not is_correct(r"\boxed{x}", problem)
 
@@ -123,6 +119,23 @@ def test_code_is_never_found_right_without_a_sandbox(no_sandbox):
 def test_gold_that_cannot_be_read_is_an_error():
     for answer in ("\\frac{", "hello", "mother-in-law"):
         with pytest.raises(ValueError, match="cannot be read"):
-            check_verifier({"answer": answer, "verifier": "math", "question": ""})
-    with pytest.raises(ValueError, match="unknown"):
-        check_verifier({"answer": "1", "verifier": "oracle", "question": ""})
+            verifier_of(MATH).check_gold(MATH.replace(answer=answer))
+    with pytest.raises(ValueError, match="'oracle' is unknown; use one of reasoning_gym:FAMILY, math, "):
+        verifier_of(a_problem(answer="1", verifier="oracle"))
+
+
+def test_a_new_verifier_is_a_class_and_a_line(monkeypatch):
+    from distil.chains.collect import make_chain
+    from distil.llm.cache import Reply
+    from distil.llm.prompts import prompt_of
+
+    class Backwards(Exact):
+        def matches(self, answer, problem):
+            return answer[::-1] == problem.answer
+
+    monkeypatch.setitem(registry.VERIFIERS, "backwards", Backwards)
+    problem = a_problem(question="Say it.", answer="abc", verifier="backwards")
+    chain = make_chain("c", problem, "fast", Reply("So.\n\n\\boxed{cba}", "", "stop", 1, 9), teacher="m")
+    assert chain == a_chain(thought="So.", solution="\\boxed{cba}")
+    assert not is_correct("\\boxed{abc}", problem) and "Say it." in prompt_of(problem)[-1]["content"]
+    registry.verifier_named.cache_clear()
