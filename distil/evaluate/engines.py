@@ -73,7 +73,7 @@ def answers(
             chat = Chat(name, engine, store=store)
         yield from served(chat, batches, **settings)
         return
-    generate_here = paged if engine == "paged" else batched
+    generate_here: Callable[..., Iterator[list[Generated]]] = paged if engine == "paged" else batched
     yield from generate_here(*load(), batches, **settings)
 
 

@@ -82,11 +82,11 @@ def read_recording(name: str) -> bytes:
 
 
 class Store:
-    """Answers by request, in the file `path`, or (with `recording`) those of a shipped recording, read only.
+    """Replies by request: in the file `path`, or with `recording` those of a shipped recording, read only.
 
-    Several processes may hold the same file: whole lines are appended under a lock, and each finds what the others
-    wrote before it writes itself. `prompt_tokens` and `completion_tokens` are sums over all answers.
-    Raises ChatError for a line that is no answer, and from `put` if the disk is full.
+    Several processes may use the same file. Each appends whole lines under a lock, after it has read what the others
+    appended. `prompt_tokens` and `completion_tokens` are sums over all replies. Raises ChatError for a line that holds
+    no reply, and from `put` if the disk is full.
     """
 
     def __init__(self, path: Path | None = None, recording: str | None = None):
@@ -150,7 +150,7 @@ class Store:
                 self._note(line)
 
     def _index(self) -> None:
-        """Note every whole line from `end` on; one without its newline is being written, or never was to its end."""
+        """Note every whole line from `end` on. A last line without its newline is still being written, or was torn."""
         with open(self.path, "rb") as lines:
             lines.seek(self.end)
             for line in lines:
@@ -188,7 +188,7 @@ class Store:
 
 
 def describe_difference(body: dict, store: Store) -> str:
-    """How a request that a recording lacks differs from the most similar one it holds: fields, then lines of text."""
+    """Say how a request that the store lacks differs from the most similar one in it: fields, then lines of text."""
     asked, best, closeness = text_of(body), None, -1.0
     for row in store.rows():
         text = text_of(row["request"])

@@ -35,12 +35,13 @@ class Failure:
 
 
 class Chat:
-    """A model behind an OpenAI-compatible endpoint, behind a recording (`recorded:NAME`), or behind a vLLM server of
-    our own (`vllm`), which starts when an answer is first missing and ends with `close`.
+    """A model behind an endpoint: an OpenAI-compatible URL, a recording (`recorded:NAME`), or `vllm`.
+
+    `vllm` is a server of our own. It starts when an answer is first missing, and ends with `close`.
 
     `map` answers many requests at once; every answer is in `store` before it is returned. `limits` are the fields of
-    `Limits.read`, by default from the environment. `failures` lists the requests of the last `map` that
-    failed for good, `totals` what was used. Raises ChatError where the endpoint or a limit cannot be used.
+    `Limits.read`, by default from the environment. `failures` lists the requests of the last `map` that failed for
+    good; `totals` counts requests and tokens. Raises ChatError where the endpoint or a limit cannot be used.
     """
 
     def __init__(self, model: str, endpoint: str, store: Path | None = None, **limits: object):
@@ -70,7 +71,7 @@ class Chat:
         seeds: Sequence[int] | None = None,
         label: str = "requests",
     ) -> list[Reply | None]:
-        """Answer each prompt (a list of messages), in order. None stands for a request that failed after retries.
+        """Answer each prompt, a list of messages, in order. None stands for a request that failed after retries.
 
         Raises ChatError at once where trying again cannot help: a bad key, an unknown model, a context too long, a
         full disk, the cost reached, or a recording that holds no answer to one of the requests; StageError if a server

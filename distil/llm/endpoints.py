@@ -17,7 +17,7 @@ KEY_VARIABLES = ("DISTIL_API_KEY", "OPENAI_API_KEY")
 
 
 def api_key(endpoint: str) -> str | None:
-    """The key for an endpoint from the environment; a server on this machine needs none."""
+    """The key for an endpoint, from the environment. A server on this machine needs none."""
     for name in KEY_VARIABLES:
         if os.environ.get(name, "").strip():
             return os.environ[name].strip()
@@ -54,8 +54,10 @@ def check_endpoint(endpoint: str) -> None:
 
 
 def check_listening(endpoint: str) -> None:
-    """Raise ChatError if `endpoint` is a server on this machine and nobody listens there; StageError if it is `vllm`
-    and that is not installed."""
+    """Raise ChatError if `endpoint` is a server on this machine and nobody listens there.
+
+    Raises StageError if it is `vllm` and vLLM is not installed.
+    """
     if endpoint == VLLM:
         check_vllm("endpoint")
     url = urlparse(endpoint)

@@ -129,7 +129,7 @@ def growing_cache():
 
 
 def sampling(temperature: float) -> dict:
-    """Settings of generation, all of them given: what a model's own generation_config.json asks for does not count."""
+    """All settings of sampling, so that none is taken from the model's own generation_config.json."""
     if temperature > 0:
         return {"do_sample": True, "temperature": temperature, "top_p": TOP_P, "top_k": 0, "repetition_penalty": 1.0}
     return {"do_sample": False, "repetition_penalty": 1.0}

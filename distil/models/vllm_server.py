@@ -1,4 +1,4 @@
-"""A vLLM server as a process of ours: its command, its start, its end. Who asks for one says `vllm` for an address."""
+"""A vLLM server that we start and stop ourselves. The address `vllm` asks for one."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ FREE = "import torch; print(*(torch.cuda.mem_get_info() if torch.cuda.is_availab
 
 
 def serve_command(model: str, name: str) -> list[str]:
-    """`vllm serve` for one whole model. Sampling is left to who asks (`--generation-config vllm`)."""
+    """The command `vllm serve` for one whole model. `--generation-config vllm` leaves sampling to each request."""
     return ["vllm", "serve", resolve(model), "--served-model-name", name, "--generation-config", "vllm"]
 
 
 def check(parameter: str) -> None:
-    """Raise StageError if there is no vLLM here; `parameter`, endpoint or engine, is what asks for it."""
+    """Raise StageError if there is no vLLM here. `parameter` (endpoint or engine) is what asks for it."""
     if not shutil.which("vllm"):
         raise StageError(
             f"{parameter}=vllm: vllm is not installed here (pip install vllm, on a machine with a GPU); "
@@ -50,10 +50,10 @@ def free_memory() -> tuple[int, int]:
 
 
 class Server:
-    """One server at a time, from `start` to `stop`; `parameter`, endpoint or engine, is what asks for it.
+    """One server at a time, from `start` to `stop`. `parameter` (endpoint or engine) is what asks for it.
 
-    It ends when nobody holds this object any more, as when its cell is run again, and with this process, however that
-    ends (on Linux). `log` has its words.
+    The server ends when this object is deleted, as when its cell is run again. On Linux it also ends with this process,
+    however that ends. The file `log` has its output.
     """
 
     process: subprocess.Popen | None = None
@@ -66,7 +66,7 @@ class Server:
 
     @property
     def runs(self) -> bool:
-        """Is it there, and was it ready? Whoever is interrupted while it starts, starts it anew."""
+        """Is it running, and was it ready? A server whose start was interrupted is started anew."""
         return bool(self.url) and self.process.poll() is None
 
     def start(self, words: Sequence[str], share: float) -> None:

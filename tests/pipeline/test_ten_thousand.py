@@ -29,11 +29,11 @@ from distil.workspace.rows import Problem
 endpoint, store, out, n, at_once, votes = *sys.argv[1:4], *map(int, sys.argv[4:])
 def peak_mb() -> float:  # not of getrusage, which begins with the size of the process that started this one
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
-KIND = {"domain": "math", "task": "sums", "verifier": "exact", "source": "made up"}
 problems, chains = {}, []
 for i in range(n):
     text = f"{i} + 5 = {i + 5}\\n\\n{i + 5} + 6 = {i + 11}\\n\\n\\\\boxed{{{i + 11}}}"
-    problem = Problem(id=str(i), question=f"What is {i} + 5 + 6?", answer=str(i + 11), **KIND)
+    problem = Problem(id=str(i), domain="", task="", question=f"What is {i} + 5 + 6?", answer=str(i + 11),
+                      verifier="exact", source="")
     problems[str(i)] = problem
     chains.append(make_chain(f"c{i}", problem, "fast", Reply(text, "", "stop", 1, 9), teacher="m"))
 before = peak_mb()

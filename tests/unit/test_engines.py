@@ -4,6 +4,7 @@ import dataclasses
 import time
 
 import pytest
+from factories import a_problem
 from loopback import Refusal, serve
 
 from distil.evaluate import engines, metrics
@@ -14,15 +15,9 @@ from distil.models.student import load, load_tokenizer
 from distil.models.weights import tiny_random
 from distil.workspace.errors import StageError
 from distil.workspace.files import digest, read_jsonl
-from distil.workspace.rows import Completion, Problem
+from distil.workspace.rows import Completion
 
-
-def problem(name: str, question: str, answer: str, **more: object) -> Problem:
-    fields = {"domain": "math", "task": "sum", "verifier": "exact", "source": "made up"} | more
-    return Problem(id=name, question=question, answer=answer, **fields)
-
-
-PROBLEMS = [problem(f"p{i}", "What is " + "1 + " * i + "1?", str(i + 1)) for i in range(7)]
+PROBLEMS = [a_problem(id=f"p{i}", question="What is " + "1 + " * i + "1?", answer=str(i + 1)) for i in range(7)]
 SETTINGS = {"weights": "first", "max_new_tokens": 10, "batch_size": 3}
 GREEDY = {"max_new_tokens": 12, "temperature": 0.0}
 SAMPLED = SETTINGS | {"samples": 3, "temperature": 0.6, "seed": 1}
@@ -220,7 +215,7 @@ def test_programs_run_and_the_answer_is_the_program(tmp_path):
 
     if mechanism() is None:
         pytest.skip("no sandbox works here")
-    code = problem("c", "Double x.", "", verifier="code", tests=["f(2) == 4"])
+    code = a_problem(question="Double x.", verifier="code", tests=["f(2) == 4"])
     texts = [
         "```python\ndef f(x):\n    return 2 * x\n```",
         "```python\ndef f(x):\n    return x\n```",

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import vllm_program
 from conftest import ROOT
+from factories import a_problem
 
 from distil.cli import main
 from distil.evaluate import engines, metrics
@@ -22,7 +23,6 @@ from distil.models import serve
 from distil.models import vllm_server as vllm_module
 from distil.models.serve import Servers
 from distil.workspace.errors import StageError
-from distil.workspace.rows import Problem
 from distil.workspace.stage import run_folder
 
 
@@ -125,8 +125,7 @@ def test_an_adapter_from_elsewhere_is_served_on_its_base(vllm, tmp_path):
 
 
 def test_answers_are_measured_through_it_and_a_server_starts_only_for_missing_ones(vllm, tmp_path, monkeypatch):
-    kind = {"domain": "math", "task": "sum", "verifier": "exact", "source": "made up"}
-    problem = Problem(id="p", question="What is 2 + 2?", answer="4", **kind)
+    problem = a_problem(question="What is 2 + 2?", answer="4")
     servers = Servers("r")
     settings = {"weights": "w", "max_new_tokens": 10, "batch_size": 3, "engine": "vllm"}
     asked = []
