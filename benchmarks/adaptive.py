@@ -23,8 +23,9 @@ from distil.models.student import load, load_tokenizer
 from distil.train import sft
 from distil.workspace import plots
 from distil.workspace.environment import commit, environment
-from distil.workspace.files import read_jsonl, sha256, write_text
-from distil.workspace.stage import append_jsonl, run_folder
+from distil.workspace.files import append_jsonl, read_jsonl, sha256, write_text
+from distil.workspace.rows import Completion, Problem, TrainingRow
+from distil.workspace.stage import run_folder
 
 STUDENTS, SUITES = ("slow", "fast", "adaptive"), ("easy", "harder")
 SFT = {"max_length": 1024, "method": "lora"}
@@ -45,8 +46,8 @@ def measure(run: str, student: str, seed: int, n: int, **budget: float) -> None:
         if kept.exists() and any((row["name"], row["seed"]) == (name, seed) for row in read_jsonl(kept)):
             continue
         out = folder / f"{seed}-{name}"
-        taught = sft.sft(read_jsonl(judged / f"train/{name}.jsonl"), read_jsonl(judged / f"valid/{name}.jsonl"),
-                              student, out, seed=seed, **budget, **SFT)  # fmt: skip
+        train, valid = (read_jsonl(judged / part / f"{name}.jsonl", TrainingRow) for part in ("train", "valid"))
+        taught = sft.sft(train, valid, student, out, seed=seed, **budget, **SFT)
         rows = []
         for suite, problems in asked.items():
             found = answers.answer(problems, lambda out=out: (load(str(out)), load_tokenizer(str(out))),
@@ -54,8 +55,8 @@ def measure(run: str, student: str, seed: int, n: int, **budget: float) -> None:
             row = metrics.summarise(name, found, seed)
             rows.append({"name": name, "seed": seed, "suite": suite, "n": row["n"], "accuracy": row["accuracy"],
                          "ci": [row["ci_low"], row["ci_high"]], "tokens_per_answer": row["tokens_per_answer"],
-                         "cut_off": row["cut_off"], "examples": taught["examples"], "families": by_family(found),
-                         "train_tokens": taught["tokens"], "commit": commit()})  # fmt: skip
+                         "cut_off": row["cut_off"], "examples": taught.examples, "families": by_family(found),
+                         "train_tokens": taught.tokens, "commit": commit()})  # fmt: skip
             print(name, seed, suite, row["accuracy"], row["tokens_per_answer"], flush=True)
         append_jsonl(kept, rows)
         write_text(folder / "machine.json", json.dumps({"student": student, **budget} | environment()))
@@ -76,11 +77,12 @@ def collect(run: str) -> None:
     tokens = {(name, suite): over_seeds(name, suite, "tokens_per_answer") for name in STUDENTS for suite in SUITES}
     ratios = [{"name": name, "harder_over_easy": round(tokens[name, "harder"] / tokens[name, "easy"], 3)}
               for name in STUDENTS]  # fmt: skip
-    answers: dict[str, list[dict]] = {name: [] for name in STUDENTS}
+    answers: dict[str, list[Completion]] = {name: [] for name in STUDENTS}
     for row in rows:
-        found = read_jsonl(folder / f"{row['seed']}-{row['name']}-{row['suite']}.jsonl")
-        answers[row["name"]] += [answer | {"id": f"{row['suite']} {answer['id']}"} for answer in found]
-    problems = [{"id": answer["id"], "task": answer["id"].split("-")[0]} for answer in answers[STUDENTS[0]]]
+        found = read_jsonl(folder / f"{row['seed']}-{row['name']}-{row['suite']}.jsonl", Completion)
+        answers[row["name"]] += [answer.replace(id=f"{row['suite']} {answer.id}") for answer in found]
+    unknown = dict.fromkeys(("domain", "question", "answer", "verifier", "source"), "")
+    problems = [Problem(id=answer.id, task=answer.id.split("-")[0], **unknown) for answer in answers[STUDENTS[0]]]
     plots.difficulty(metrics.by_difficulty(answers, problems), results / "adaptive")
     about = {
         "command": "python benchmarks/adaptive.py RUN STUDENT SEED [--tokens] [--learning-rate] [--n]",

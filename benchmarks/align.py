@@ -29,9 +29,9 @@ from distil.models.student import load as load_student
 from distil.models.weights import resolve
 from distil.train import sft
 from distil.workspace.environment import commit, environment
-from distil.workspace.files import digest, read_jsonl, write_jsonl, write_text
-from distil.workspace.rows import AlignedChain, Chain, Problem
-from distil.workspace.stage import append_jsonl, run_folder
+from distil.workspace.files import append_jsonl, digest, read_jsonl, write_jsonl, write_text
+from distil.workspace.rows import AlignedChain, Chain, Problem, TrainingRow
+from distil.workspace.stage import run_folder
 
 SFT = {"train_tokens": 60_000, "learning_rate": 2e-4, "max_length": 512, "method": "lora"}
 SAMPLES, MAX_ROUNDS = 4, 1
@@ -50,14 +50,15 @@ def candidates(run: str) -> tuple[list[Chain], dict[str, Problem]]:
     """The chains that 03 was given, and the problems by id."""
     folder = run_folder(run)
     problems = {p.id: p for p in read_jsonl(folder / "01_collect/problems.jsonl", Problem)}
-    fast = [c for c in read_jsonl(folder / "01_collect/chains.jsonl", Chain) if c.correct and c.style == "fast"]
+    collected = read_jsonl(folder / "01_collect/chains.jsonl", Chain)
+    fast = [chain for chain in collected if chain.correct and chain.style == "fast"]
     return fast + read_jsonl(folder / "02_rewrite/chains.jsonl", Chain), problems
 
 
 def remembered(rate: Callable, path: Path) -> Callable:
     """The same judge, who is not asked again about a chain whose verdict lies in `path`."""
 
-    def asked(items: list[judge.Item], seed: int) -> list[dict]:
+    def asked(items: list[tuple[Chain, Problem]], seed: int) -> list[dict]:
         known = {row["of"]: row["verdict"] for row in (read_jsonl(path) if path.exists() else [])}
         keys = [digest(chain.full_text, problem.id, seed) for chain, problem in items]
         missing = {key: item for key, item in zip(keys, items, strict=True) if key not in known}
@@ -84,10 +85,10 @@ class Local:
         folder = resolve(self.model)
         self.loaded = self.loaded or (load_student(folder), load_tokenizer(folder))
         torch.manual_seed(seeds[0])
-        batches = generate(*self.loaded, prompts, min(max_tokens, 640), 500, temperature)
+        batches = generate(*self.loaded, prompts, min(max_tokens, 640), 500, temperature=temperature)
         rows = [row for batch in batches for row in batch]
-        print(label, len(rows), sum(row["n_tokens"] for row in rows), flush=True)
-        return [Reply(row["text"], "", row["finish_reason"], 0, row["n_tokens"]) for row in rows]
+        print(label, len(rows), sum(row.n_tokens for row in rows), flush=True)
+        return [Reply(row.text, "", row.finish_reason, 0, row.n_tokens) for row in rows]
 
 
 def judge_all(run: str, student: str, teacher: str | None = None) -> None:
@@ -97,17 +98,22 @@ def judge_all(run: str, student: str, teacher: str | None = None) -> None:
     rate = student_judge.by_student(student, items, samples=SAMPLES, batch_size=800)
     rate = remembered(rate, folder / "verdicts.jsonl")
     rounds = MAX_ROUNDS if teacher else 0
-    rows = judge.align(chains, problems, rate, Local(teacher or "none"), seed=0, max_rounds=rounds)
+    rows = judge.align(chains, problems, rate, Local(teacher or "none"), 0, rounds)
     write_jsonl(folder / "student.jsonl", rows)
-    print(Counter(row["trail"][0]["difficulty"] for row in rows), sum(row["kept"] for row in rows), flush=True)
+    print(Counter(row.trail[0]["difficulty"] for row in rows), sum(row.kept for row in rows), flush=True)
 
 
-def chosen(run: str, seed: int) -> dict[str, list[dict]]:
+def judged_by(run: str) -> dict[str, list[AlignedChain]]:
+    """What each judge, the LLM and the student, made of the chains."""
+    paths = {"llm": "03_judge/aligned.jsonl", "student": "align/student.jsonl"}
+    return {name: read_jsonl(run_folder(run) / path, AlignedChain) for name, path in paths.items()}
+
+
+def chosen(run: str, seed: int) -> dict[str, list[TrainingRow]]:
     """The training rows of each set, equally many."""
     chains, problems = candidates(run)
     rng = random.Random(seed)
-    by_llm = [row for row in read_jsonl(run_folder(run) / "03_judge" / "aligned.jsonl", AlignedChain) if row.kept]
-    by_student = [row for row in read_jsonl(run_folder(run) / "align" / "student.jsonl", AlignedChain) if row.kept]
+    by_llm, by_student = ([row for row in rows if row.kept] for rows in judged_by(run).values())
     one_each = list({chain.problem_id: chain for chain in rng.sample(chains, len(chains))}.values())
     sets = {
         "random": one_each,
@@ -138,16 +144,14 @@ def train(run: str, student: str, seed: int, names: list[str]) -> None:
         out = folder / f"{seed}-{name}"
         told = sft.sft(sets[name], [], student, out, seed=seed, **SFT)
         found = measured(name, test, out, folder / f"{seed}-{name}.jsonl")
-        append_jsonl(kept, [{"selection": name, "seed": seed, "n": len(sets[name]), "tokens": told["tokens"],
-                             "epochs": told["epochs"], **found, "commit": commit()}])  # fmt: skip
+        append_jsonl(kept, [{"selection": name, "seed": seed, "n": len(sets[name]), "tokens": told.tokens,
+                             "epochs": told.epochs, **found, "commit": commit()}])  # fmt: skip
         print(name, seed, found["accuracy"], flush=True)
 
 
 def agreement(run: str) -> dict:
     """First verdicts of the two judges on the same chains: counts, and Cohen's kappa."""
-    rows = {}
-    for name, path in (("llm", "03_judge/aligned.jsonl"), ("student", "align/student.jsonl")):
-        rows[name] = {row["id"]: row["trail"][0]["difficulty"] for row in read_jsonl(run_folder(run) / path)}
+    rows = {name: {row.id: row.trail[0]["difficulty"] for row in judged} for name, judged in judged_by(run).items()}
     return student_judge.compare([rows["llm"][i] for i in rows["llm"]], [rows["student"][i] for i in rows["llm"]])
 
 
@@ -168,19 +172,16 @@ def collect(run: str) -> None:
         for name in SETS
         if name != BASELINE
     ]
-    aligned = {
-        "llm": read_jsonl(run_folder(run) / "03_judge" / "aligned.jsonl"),
-        "student": read_jsonl(folder / "student.jsonl"),
-    }
+    aligned = judged_by(run)
     loops = {
-        name: {"at_first": Counter(row["trail"][0]["difficulty"] for row in judged),
-               "kept": sum(row["kept"] and len(row["trail"]) <= 1 + MAX_ROUNDS for row in judged),
-               "improved": sum(row["kept"] and 1 < len(row["trail"]) <= 1 + MAX_ROUNDS for row in judged)}
+        name: {"at_first": Counter(row.trail[0]["difficulty"] for row in judged),
+               "kept": sum(row.kept and len(row.trail) <= 1 + MAX_ROUNDS for row in judged),
+               "improved": sum(row.kept and 1 < len(row.trail) <= 1 + MAX_ROUNDS for row in judged)}
         for name, judged in aligned.items()
     }  # fmt: skip
     alone: dict[str, list[float]] = {}  # how often the student, given nothing, solved what it then judged
     for row in aligned["student"]:
-        seen = row["trail"][0]
+        seen = row.trail[0]
         alone.setdefault(seen["difficulty"], []).append(dict(map(tuple, seen["reach"]))[0])
     loops["student"]["alone"] = {verdict: round(float(np.mean(shares)), 3) for verdict, shares in alone.items()}
     gained = metrics.difference(right("student-loop"), right("student"), seed=0)

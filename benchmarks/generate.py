@@ -16,10 +16,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from distil.evaluate import engines
-from distil.evaluate.engines import Asked
+from distil.evaluate.engines import GenerationRequest
 from distil.llm.client import Chat
 from distil.llm.prompts import student_messages
-from distil.models.student import encode_prompt, load, load_tokenizer, sampling
+from distil.models.student import Generated, encode_prompt, load, load_tokenizer, sampling
 from distil.models.weights import resolve
 from distil.problems.sources import generate
 from distil.workspace.environment import environment
@@ -29,7 +29,7 @@ PLAIN_BATCH, PLAIN_BATCHES = 16, 4  # a few batches tell the rate of the slowest
 WARM_UP = 4
 
 
-def hugging_face(model, tokenizer, asked: Sequence[Asked], longest: int) -> list[int]:
+def hugging_face(model, tokenizer, asked: Sequence[GenerationRequest], longest: int) -> list[int]:
     """Tokens of each answer by `model.generate` alone: a batch ends with its longest answer."""
     lengths = []
     for start in range(0, len(asked), PLAIN_BATCH):
@@ -48,7 +48,9 @@ def hugging_face(model, tokenizer, asked: Sequence[Asked], longest: int) -> list
     return lengths
 
 
-def measure(way: str, answer: Callable[[list[Asked]], list[int]], asked: list[Asked], **about: object) -> dict:
+def measure(
+    way: str, answer: Callable[[list[GenerationRequest]], list[int]], asked: list[GenerationRequest], **about: object
+) -> dict:
     """{way, answers, tokens, seconds, tokens_per_s} of `answer`, which gives the tokens of each answer."""
     answer(asked[:WARM_UP])
     begun = time.perf_counter()
@@ -60,8 +62,8 @@ def measure(way: str, answer: Callable[[list[Asked]], list[int]], asked: list[As
     return row
 
 
-def lengths_of(batches: Sequence[Sequence[dict]]) -> list[int]:
-    return [row["n_tokens"] for rows in batches for row in rows]
+def lengths_of(batches: Sequence[Sequence[Generated]]) -> list[int]:
+    return [row.n_tokens for rows in batches for row in rows]
 
 
 def main() -> None:
@@ -77,16 +79,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "generate.json")
     args = parser.parse_args()
     problems = generate("starter", 0, args.n + WARM_UP, seed=0)
-    asked = [Asked(student_messages(p["question"]), i) for i, p in enumerate(problems)]
-    folder = resolve(args.model)
+    asked = [GenerationRequest(student_messages(p["question"]), i) for i, p in enumerate(problems)]
+    folder, settings = resolve(args.model), {"max_new_tokens": args.longest, "temperature": 0.0}
     model, tokenizer = load(folder), load_tokenizer(folder)
 
-    def ours(part: list[Asked]) -> list[int]:
+    def ours(part: list[GenerationRequest]) -> list[int]:
         batches = [part[i : i + args.batch] for i in range(0, len(part), args.batch)]
-        return lengths_of(list(engines.plain(model, tokenizer, batches, args.longest, 0.0)))
+        return lengths_of(list(engines.batched(model, tokenizer, batches, **settings)))
 
-    def paged(part: list[Asked]) -> list[int]:
-        return lengths_of(list(engines.paged(model, tokenizer, [part], args.longest, 0.0)))
+    def paged(part: list[GenerationRequest]) -> list[int]:
+        return lengths_of(list(engines.paged(model, tokenizer, [part], **settings)))
 
     few = asked[: WARM_UP + PLAIN_BATCH * PLAIN_BATCHES]
     rows = [
@@ -100,8 +102,8 @@ def main() -> None:
     if args.endpoint:
         chat = Chat(args.name or args.model, args.endpoint, concurrency=args.batch)
 
-        def served(part: list[Asked]) -> list[int]:
-            return lengths_of(list(engines.served(chat, [part], args.longest, 0.0)))
+        def served(part: list[GenerationRequest]) -> list[int]:
+            return lengths_of(list(engines.served(chat, [part], **settings)))
 
         rows.append(measure("server", served, asked, under_way=args.batch))
     facts = environment()

@@ -11,21 +11,22 @@ from distil.models.student import load as load_student
 from distil.models.student import load_tokenizer
 from distil.problems.sources import load
 from distil.workspace.files import read_jsonl, sha256, write_text
+from distil.workspace.rows import Problem
 from distil.workspace.stage import run_folder
 
 N_TEST = 600
 ANSWERS = {"max_new_tokens": 160, "batch_size": 300}
 
 
-def problems_of(run: str) -> tuple[list[dict], list[dict]]:
+def problems_of(run: str) -> tuple[list[Problem], list[Problem]]:
     """(training problems, held-out problems): those of the run's 01, with `N_TEST` of the second."""
     asked = json.loads((run_folder(run) / "01_collect" / "meta.json").read_text())["params"]
     problems = load(asked["problems"], asked["n_train"], N_TEST, asked["seed"])
-    train, test = ([p for p in problems if p["split"] == split] for split in ("train", "test"))
+    train, test = ([p for p in problems if p.split == split] for split in ("train", "test"))
     return train, test
 
 
-def measured(name: str, test: list[dict], student: Path, path: Path) -> dict:
+def measured(name: str, test: list[Problem], student: Path, path: Path) -> dict:
     """{accuracy, ci, tokens_per_answer} of the student in a folder; its answers are kept in `path`."""
     folder = str(student)
     answers = metrics.answer(

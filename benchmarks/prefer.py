@@ -16,8 +16,9 @@ from held_out import N_TEST, keep, measured, problems_of
 
 from distil.train import pairs, preference, sft
 from distil.workspace.environment import commit, environment
-from distil.workspace.files import read_jsonl, write_text
-from distil.workspace.stage import append_jsonl, run_folder
+from distil.workspace.files import append_jsonl, read_jsonl, write_text
+from distil.workspace.rows import AlignedChain, Chain, TrainingRow
+from distil.workspace.stage import run_folder
 
 SFT = {"train_tokens": 120_000, "learning_rate": 2e-4, "max_length": 512, "method": "lora"}
 MAX_PAIRS, LEARNING_RATE = 320, 1e-5
@@ -37,8 +38,8 @@ def measure(run: str, student: str, seed: int, names: list[str]) -> None:
     train, test = problems_of(run)
     judged = run_folder(run) / "03_judge"
     fast = folder / f"{seed}-sft"
-    sft.sft(read_jsonl(judged / "train/fast.jsonl"), read_jsonl(judged / "valid/fast.jsonl"), student, fast,
-                 seed=seed, **SFT)  # fmt: skip
+    rows, valid = (read_jsonl(judged / part / "fast.jsonl", TrainingRow) for part in ("train", "valid"))
+    sft.sft(rows, valid, student, fast, seed=seed, **SFT)
     import torch  # noqa: F401  environment() names the GPU only then
 
     write_text(folder / "machine.json", json.dumps(environment()))
@@ -52,15 +53,16 @@ def measure(run: str, student: str, seed: int, names: list[str]) -> None:
                 append_jsonl(mistakes, pairs.own_mistakes(train, str(fast), MAX_PAIRS, seed))
             betas, loss = pairs.parse_betas(VARIANTS[name][0]), VARIANTS[name][1]
             rows = pairs.build_pairs(
-                read_jsonl(judged / "aligned.jsonl"),
-                read_jsonl(run_folder(run) / "02_rewrite" / "corrupted.jsonl"),
-                read_jsonl(mistakes),
-                {p["id"]: p for p in train},
-                betas,
-                MAX_PAIRS,
-                seed,
+                read_jsonl(judged / "aligned.jsonl", AlignedChain),
+                read_jsonl(run_folder(run) / "02_rewrite" / "corrupted.jsonl", Chain),
+                read_jsonl(mistakes, pairs.Mistake),
+                {p.id: p for p in train},
+                betas=betas,
+                max_pairs=MAX_PAIRS,
+                seed=seed,
             )
-            result = preference.cogpo(rows, str(fast), out, learning_rate=LEARNING_RATE, seed=seed, loss=loss)
+            trained = preference.cogpo(rows, str(fast), out, learning_rate=LEARNING_RATE, seed=seed, loss=loss)
+            result = trained.to_dict()
         found = measured(name, test, out, folder / f"{seed}-{name}.jsonl")
         append_jsonl(kept, [{"name": name, "seed": seed, **found, "pairs": result.get("pairs"),
                              "gaps": result.get("gaps"), "commit": commit()}])  # fmt: skip

@@ -21,7 +21,7 @@ CARDS = {  # GiB of the cards that the profiles are meant for, and how many shar
     "gpu24": memory.Machine("cuda", "unsloth", 24.0),
     "gpu80": memory.Machine("cuda", "unsloth", 79.6),
     "gpu80-7b": memory.Machine("cuda", "unsloth", 79.6),
-    "paper": memory.Machine("cuda", "trl", 79.6, sharers=8),
+    "paper": memory.Machine("cuda", "trl", 79.6, shards=8),
 }
 # as the models' own config.json have it; written out so that this runs without the Hub
 SHAPES = {
@@ -48,13 +48,15 @@ def main() -> None:
             config = {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]} | SHAPES[student]
             (Path(folder) / "config.json").write_text(json.dumps(config))
             try:
-                planned = memory.plan(folder, asked["method"], ROWS, asked["max_length"], card)
+                planned = memory.plan(
+                    folder, asked["method"], batch_size=ROWS, longest=asked["max_length"], machine=card
+                )
             except StageError as error:
                 raise SystemExit(f"profile {profile}: {error}") from None
         rows.append({
             "profile": profile, "student": student, "method": asked["method"], "max_length": asked["max_length"],
-            "gpu_gib": card.gib, "gpus": card.sharers, "backend": card.backend, "rows_at_once": planned.at_once,
-            "checkpointing": planned.checkpointing, "expected_gib": planned.parts,
+            "gpu_gib": card.gib, "gpus": card.shards, "backend": card.backend, "rows_at_once": planned.micro_batch_size,
+            "checkpointing": planned.gradient_checkpointing, "expected_gib": planned.parts,
         })  # fmt: skip
         print(profile, planned)
     found = {"command": "python benchmarks/profiles.py", "measured": False, "rows_a_step": ROWS} | environment()

@@ -18,18 +18,19 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.reference_run import claim, kept
-from distil.evaluate import recheck, suites
+from distil.evaluate import recheck, settings, suites
 from distil.llm.cache import USAGE
 from distil.pipeline import progress
 from distil.publish import facts, leaks
 from distil.workspace.environment import root
 from distil.workspace.errors import StageError
-from distil.workspace.files import write_jsonl, write_text
+from distil.workspace.files import write_csv, write_jsonl, write_text
+from distil.workspace.rows import Chain, Problem
 from distil.workspace.stage import KEPT, RESPONSES, STAGES, run_folder
 
 MOST = 15_000_000  # bytes of all files together
 SAMPLED = "held-out"  # 07's folder of several answers to the held-out problems; one greedy answer lies at its top
-TABLES = ("asked.json", "settings.json", "results.csv", "results.md", "differences.jsonl")
+TABLES = (settings.FILE, "results.csv", "results.md", "differences.jsonl")
 LOGS = ("log.csv", "rewards.csv", "sft.json", "prefer.json", "reinforce.json")
 OF_A_CHAIN = ("id", "problem_id", "style", "n_tokens", "finish_reason", "correct")  # not its text
 
@@ -53,15 +54,17 @@ def keep(run: str, judge_again: bool = False) -> Path:
             judged += found
         for stage in STAGES:
             copy_stage(finished / stage, new / stage)
-        chains = recheck.rows(finished / "01_collect" / "chains.jsonl")
-        write_jsonl(new / "01_collect" / "chains.jsonl", [{key: row[key] for key in OF_A_CHAIN} for row in chains])
+        chains = recheck.rows(finished / "01_collect" / "chains.jsonl", Chain)
+        write_jsonl(
+            new / "01_collect" / "chains.jsonl", [{key: getattr(chain, key) for key in OF_A_CHAIN} for chain in chains]
+        )
         about = {
             "command": "\n".join(commands(run, new)),
             "asked_of_teacher": asked_of_teacher(finished / RESPONSES),
             "judged_again": judged,
         }
         write_text(new / "about.json", json.dumps(about, indent=1) + "\n")
-        write_text(new / "costs.csv", claim.costs_text(claim.costs(new)))
+        write_csv(new / "costs.csv", claim.costs(new), claim.COSTS)
         write_text(new / "claim.json", claim.claim_text(claim.claim(new)))
         found = leaks.problems((str(path.relative_to(new)), path) for path in sorted(new.rglob("*")) if path.is_file())
         for file in [*new.rglob("completions/**/*.jsonl"), *new.rglob("problems.jsonl"), *new.rglob("chains.jsonl")]:
@@ -85,7 +88,7 @@ def measured(folder: Path) -> list[tuple[Path, str]]:
     """
     there = [path.relative_to(folder) for path in claim.measurements(folder)]
     done = [str(name) for name in there if (folder / name / "results.csv").exists()]
-    free = [name for name in done if "repository" not in recheck.content(folder / name / "asked.json")["source"]]
+    free = [name for name in done if "repository" not in recheck.content(folder / name / settings.FILE)["source"]]
     main = SAMPLED if SAMPLED in free else "."
     if main not in free:
         raise StageError(f"{folder} holds no answers to the held-out problems: run 07_eval for them")
@@ -106,9 +109,9 @@ def copy_measurement(source: Path, to: Path, judge_again: bool) -> list[str]:
         if (source / name).exists():
             to.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / name, to / name)
-    problems = recheck.rows(source / "problems.jsonl")
+    problems = recheck.rows(source / "problems.jsonl", Problem)
     write_jsonl(to / "problems.jsonl", problems)
-    asked = recheck.content(source / "asked.json")
+    asked = recheck.content(source / settings.FILE)
     found, answers = [], {}
     for name in claim.students(source):
         file = f"completions/{name}.jsonl"
@@ -117,7 +120,7 @@ def copy_measurement(source: Path, to: Path, judge_again: bool) -> list[str]:
             found += [f"{name}: {text}" for text in recheck.judge_again(rows, problems, asked["samples"])]
         write_jsonl(to / file, rows)
     if found:
-        recheck.work_out(answers, problems, asked["seed"], asked["samples"], to)
+        recheck.work_out(answers, problems, to, seed=asked["seed"], samples=asked["samples"])
         for drawn in to.glob("*.svg"):
             drawn.unlink()
     return found
@@ -138,8 +141,8 @@ def commands(run: str, new: Path) -> list[str]:
     profile = progress.read_run(run).get("profile", "cpu")
     metas = {f"{stage}/meta.json": recheck.content(run_folder(run) / stage / "meta.json") for stage in STAGES}
     last, state = metas[f"{STAGES[-1]}/meta.json"], {"run.json": {"profile": profile}}
-    asked = recheck.content(new / "asked.json")
-    last["params"]["suite"] = suite(asked, recheck.rows(run_folder(run) / "01_collect" / "problems.jsonl"))
+    asked = recheck.content(new / settings.FILE)
+    last["params"]["suite"] = suite(asked, recheck.rows(run_folder(run) / "01_collect" / "problems.jsonl", Problem))
     found = [facts.command(metas | state)]
     if (new / "greedy").exists():
         last["params"]["suite"] = SAMPLED
@@ -148,9 +151,9 @@ def commands(run: str, new: Path) -> list[str]:
     return found
 
 
-def suite(asked: dict, problems: list[dict]) -> str:
+def suite(asked: dict, problems: list[Problem]) -> str:
     """07's parameter of that name for what was `asked` of a run with such `problems`, as a profile would write it."""
-    n, held_out = asked["source"]["problems"], sum(problem["split"] == "test" for problem in problems)
+    n, held_out = asked["source"]["problems"], sum(problem.split == "test" for problem in problems)
     options = {
         "n": n if n < held_out else None,
         "samples": asked["samples"] if asked["samples"] > 1 else None,

@@ -22,20 +22,21 @@ from distil.chains import judge
 from distil.problems.sources import load
 from distil.train import grpo, reward_model, rewards, sft
 from distil.workspace.environment import commit, environment
-from distil.workspace.files import read_jsonl, write_text
-from distil.workspace.stage import append_jsonl, run_folder
+from distil.workspace.files import append_jsonl, read_jsonl, write_text
+from distil.workspace.rows import Problem, TrainingRow
+from distil.workspace.stage import run_folder
 
 SFT = {"train_tokens": 120_000, "learning_rate": 2e-4, "max_length": 512, "method": "lora"}
 GRPO = {"steps": 150, "group": 8, "learning_rate": 2e-5, "max_completion": 160}
 VARIANTS = {"sft": None} | {name: name for name in rewards.REWARDS}
 
 
-def fresh_problems(run: str, wanted: int) -> list[dict]:
+def fresh_problems(run: str, wanted: int) -> list[Problem]:
     """As many training problems as the run will try, none of them one of those held out."""
     asked = json.loads((run_folder(run) / "01_collect" / "meta.json").read_text())["params"]
-    held = {p["question"] for p in problems_of(run)[1]}
+    held = {p.question for p in problems_of(run)[1]}
     found = load(asked["problems"], wanted + N_TEST, 1, asked["seed"])
-    fresh = [p for p in found if p["split"] == "train" and p["question"] not in held]
+    fresh = [p for p in found if p.split == "train" and p.question not in held]
     random.Random(asked["seed"]).shuffle(fresh)  # they come a family after the other: none is to be left out
     return fresh[:wanted]
 
@@ -45,13 +46,14 @@ def measure(run: str, student: str, seed: int, names: list[str]) -> None:
     kept, fast = folder / "rows.jsonl", folder / f"{seed}-sft"
     judged = run_folder(run) / "03_judge"
     test = problems_of(run)[1]
-    problems = fresh_problems(run, GRPO["steps"] * grpo.problems_a_step())
-    sft.sft(read_jsonl(judged / "train/fast.jsonl"), read_jsonl(judged / "valid/fast.jsonl"), student, fast,
-                 seed=seed, **SFT)  # fmt: skip
+    problems = fresh_problems(run, GRPO["steps"] * grpo.problems_per_step())
+    rows, valid = (read_jsonl(judged / part / "fast.jsonl", TrainingRow) for part in ("train", "valid"))
+    sft.sft(rows, valid, student, fast, seed=seed, **SFT)
     grader = folder / f"{seed}-reward_model"
     if not grader.exists():
         rows = judged_rows(run)
-        split = [row | {"held_out": judge.for_validation(row["problem_id"], seed, 0.3)} for row in rows]
+        held = {row.problem_id for row in judge.split_by_problem(rows, seed, valid_share=0.3)[1]}
+        split = [row.replace(held_out=row.problem_id in held) for row in rows]
         scratch = folder / f"{seed}-reward_model.part"
         shutil.rmtree(scratch, ignore_errors=True)
         reward_model.fit_reward_model(split, student, scratch)
@@ -66,8 +68,9 @@ def measure(run: str, student: str, seed: int, names: list[str]) -> None:
         out, result = folder / f"{seed}-{name}", {}
         if VARIANTS[name]:
             weights, gated = rewards.parse_weights(VARIANTS[name])
-            result = grpo.grpo(problems, str(fast), str(grader), rewards.target_verbosity(scores), out,
-                                    weights=weights, gated=gated, seed=seed, **GRPO)  # fmt: skip
+            trained = grpo.grpo(problems, str(fast), str(grader), out, line=rewards.target_verbosity(scores),
+                                weights=weights, gated=gated, seed=seed, **GRPO)  # fmt: skip
+            result = trained.to_dict()
         found = measured(name, test, out, folder / f"{seed}-{name}.jsonl")
         append_jsonl(kept, [{"name": name, "seed": seed, **found, "grpo": result, "commit": commit()}])
         print(name, seed, found["accuracy"], found["tokens_per_answer"], flush=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from distil.chains import judge
 from distil.train import reward_model
+from distil.train.reward_model import GradedChain
 from distil.workspace.environment import environment
 from distil.workspace.files import read_jsonl, write_text
 from distil.workspace.rows import Chain, Problem
@@ -23,7 +24,7 @@ from distil.workspace.stage import run_folder
 SPLITS = 5
 
 
-def judged_rows(run: str) -> list[dict]:
+def judged_rows(run: str) -> list[GradedChain]:
     """Rows as the reward model wants them: every chain that the judge graded or that is known to be wrong."""
     folder = run_folder(run)
     problems = {p.id: p for p in read_jsonl(folder / "01_collect" / "problems.jsonl", Problem)}
@@ -33,28 +34,28 @@ def judged_rows(run: str) -> list[dict]:
     for chain in chains:
         if chain.id in grades or chain.correct is False:
             rv, cd = grades.get(chain.id, (None, None))
-            rows.append({
-                "question": problems[chain.problem_id].question, "text": chain.full_text, "rv": rv,
-                "cd": cd, "correct": int(chain.correct), "problem_id": chain.problem_id, "held_out": False,
-            })  # fmt: skip
+            question, text = problems[chain.problem_id].question, chain.full_text
+            rows.append(GradedChain(problem_id=chain.problem_id, question=question, text=text, rv=rv, cd=cd,
+                                    correct=int(chain.correct)))  # fmt: skip
     return rows
 
 
-def measure(rows: list[dict], backbone: str) -> list[dict]:
+def measure(rows: list[GradedChain], backbone: str) -> list[dict]:
     """A row a head and predictor: {backbone, head, predictor, n, spearman, mae} and the ranges over the splits."""
-    found: dict[tuple, list[dict]] = {}
-    _, _, features = reward_model.read(rows, backbone)
+    found: dict[tuple, list[reward_model.Agreement]] = {}
+    _, _, features = reward_model.read_features(rows, backbone)
     for seed in range(SPLITS):
-        split = [row | {"held_out": judge.for_validation(row["problem_id"], seed, 0.3)} for row in rows]
+        held = {row.problem_id for row in judge.split_by_problem(rows, seed, valid_share=0.3)[1]}
+        split = [row.replace(held_out=row.problem_id in held) for row in rows]
         _, quality, _ = reward_model.fit_heads(split, features)
         for head in reward_model.HEADS:
             for predictor in ("model", "length_only"):
-                found.setdefault((head, predictor), []).append(quality[f"{head}_{predictor}"])
+                found.setdefault((head, predictor), []).append(quality[head, predictor])
     table = []
     for (head, predictor), splits in found.items():
-        row = {"backbone": backbone, "head": head, "predictor": predictor, "n": [s["n"] for s in splits]}
+        row = {"backbone": backbone, "head": head, "predictor": predictor, "n": [s.n for s in splits]}
         for key in ("spearman", "mae"):
-            values = [s[key] for s in splits]
+            values = [getattr(s, key) for s in splits]
             row[key] = round(sum(values) / SPLITS, 3)
             row[f"{key}_range"] = [min(values), max(values)]
         table.append(row)
@@ -70,10 +71,12 @@ def main() -> None:
     rows, table, begun = judged_rows(args.run), [], time.perf_counter()
     for backbone in args.backbones:
         table += measure(rows, backbone)
-    grades = {head: sorted({row[head] for row in rows if row[head] is not None}) for head in reward_model.HEADS}
+    grades = {
+        head: sorted({row.grade(head) for row in rows if row.grade(head) is not None}) for head in reward_model.HEADS
+    }
     found = {
         "command": "python benchmarks/reward.py RUN BACKBONE ...", "chains": len(rows), "grades_given": grades,
-        "problems": len({row["problem_id"] for row in rows}), "minutes": round((time.perf_counter() - begun) / 60, 1),
+        "problems": len({row.problem_id for row in rows}), "minutes": round((time.perf_counter() - begun) / 60, 1),
         "splits": SPLITS,
     }  # fmt: skip
     path = Path(__file__).parent / "results" / "reward.json"

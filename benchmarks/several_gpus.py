@@ -10,7 +10,6 @@ Unsloth must not be installed.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import re
@@ -21,7 +20,7 @@ from importlib import util
 from pathlib import Path
 
 from distil.workspace.environment import environment
-from distil.workspace.files import write_text
+from distil.workspace.files import read_csv, write_text
 from distil.workspace.stage import run_folder
 
 FSDP = ["--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP",
@@ -48,13 +47,12 @@ def train(args: argparse.Namespace, way: str, method: str) -> dict:
     if done.returncode:
         return row | {"failed": cause(done.stderr)}
     out = home / "artifacts" / "t" / "04_finetune" / "fast"
-    with open(out / "log.csv", newline="") as handle:
-        log = [line for line in csv.DictReader(handle) if line["loss"]]
+    log = [line for line in read_csv(out / "log.csv") if line["loss"] is not None]
     result = json.loads((out / "sft.json").read_text())["result"]
     return row | {
-        "backend": result["backend"], "steps_logged": [int(line["step"]) for line in log],
-        "losses": [float(line["loss"]) for line in log], "tokens_per_s": result["tokens_per_s"],
-        "memory_gb": max(float(line["memory_gb"]) for line in log), "valid_loss": result["valid_loss"],
+        "backend": result["backend"], "steps_logged": [line["step"] for line in log],
+        "losses": [line["loss"] for line in log], "tokens_per_s": result["tokens_per_s"],
+        "memory_gb": max(line["memory_gb"] for line in log), "valid_loss": result["valid_loss"],
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What fine-tuning costs: the same rows through `finetune.sft`, TRL by its defaults, and a common public recipe.
+"""What fine-tuning costs: the same rows through `train.sft.sft`, TRL by its defaults, and a common public recipe.
 
     python benchmarks/sft.py RUN STUDENT [STUDENT ...]      measure, then write results/sft.json
     python benchmarks/sft.py RUN STUDENT --profile NAME     one variant under a profiler, into results/sft_profile.txt
@@ -20,18 +20,19 @@ from pathlib import Path
 
 from sft_variants import CHECK_ROWS, CHECKS, LEARNING_RATE, PROFILED, VARIANTS, WARM_UP, matrix_rate, once
 
-from distil.train import common
+from distil.train.model import LORA
 from distil.workspace.environment import environment
 from distil.workspace.errors import StageError
-from distil.workspace.files import read_jsonl, write_text
-from distil.workspace.stage import append_jsonl, run_folder
+from distil.workspace.files import append_jsonl, read_jsonl, write_text
+from distil.workspace.rows import TrainingRow
+from distil.workspace.stage import run_folder
 
 TOKENS = 100_000
 RESULTS = Path(__file__).parent / "results"
 
 
-def training_rows(args: argparse.Namespace) -> list[dict]:
-    return read_jsonl(run_folder(args.run) / "03_judge" / "train" / f"{args.rows}.jsonl")
+def training_rows(args: argparse.Namespace) -> list[TrainingRow]:
+    return read_jsonl(run_folder(args.run) / "03_judge" / "train" / f"{args.rows}.jsonl", TrainingRow)
 
 
 def measure(args: argparse.Namespace, student: str, name: str, turn: int) -> dict:
@@ -114,7 +115,7 @@ def collect(args: argparse.Namespace, rows: list[dict]) -> None:
                                | {f: round(statistics.median(r[f] for r in mine), 4) for f in figures})  # fmt: skip
     about = {"command": f"python benchmarks/sft.py RUN STUDENT --rows {args.rows} --tokens {args.tokens}"
              f" --rounds {args.rounds}",
-             "variants": VARIANTS | CHECKS, "lora": common.LORA, "learning_rate": LEARNING_RATE,
+             "variants": VARIANTS | CHECKS, "lora": LORA, "learning_rate": LEARNING_RATE,
              "warm_up_steps": WARM_UP, "flop_a_token": "4 x weights, embeddings left out"}  # fmt: skip
     timed = [{k: v for k, v in row.items() if k != "losses"} for row in rows]
     checks = [apart for student in args.students if (apart := compare(rows, student))]

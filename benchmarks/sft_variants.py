@@ -10,11 +10,12 @@ from pathlib import Path
 
 from distil.models.student import load_tokenizer
 from distil.models.weights import resolve
-from distil.train import common, sft
+from distil.train import examples, model, sft
 from distil.train.log import each_batch, real_tokens
 from distil.train.memory import plan
 from distil.workspace.environment import choose_dtype, quiet
 from distil.workspace.errors import StageError
+from distil.workspace.rows import TrainingRow
 
 LEARNING_RATE, MAX_LENGTH, SEED = 2e-4, 512, 0
 WARM_UP = 5  # the first steps compile, choose kernels and fill the allocator: they are trained but not timed
@@ -22,7 +23,7 @@ LARGE = 64
 CHECK_ROWS = 8  # rows a step where losses are compared
 PROFILED = 3  # steps; what is seen of more takes longer to read than to train
 VARIANTS = {
-    "ours": "finetune.sft as 04 calls it: Unsloth on a GPU, TRL elsewhere",
+    "ours": "train.sft.sft as 04 calls it: Unsloth on a GPU, TRL elsewhere",
     "ours, large steps": f"the same, {LARGE} rows a step and four times the tokens, so that there are steps to time",
     "ours, little memory": f"{LARGE} rows a step, and every layer computed again on the way back, as Unsloth would",
     "plain TRL": "SFTTrainer by its defaults, LoRA, loss on the completion",
@@ -30,7 +31,7 @@ VARIANTS = {
 }
 LARGE_STEPS = ("ours, large steps", "ours, little memory")
 # The same rows, order, schedule and initial adapter through both backends: only the losses count.
-CHECKS = {"check ours": "finetune.sft through Unsloth", "check TRL": "finetune.sft without it"}
+CHECKS = {"check ours": "train.sft.sft through Unsloth", "check TRL": "train.sft.sft without it"}
 
 
 def watch(check: bool, profiled: bool):
@@ -102,15 +103,15 @@ def same_adapter(model) -> None:
                 weight.copy_((torch.rand(weight.shape, generator=draw) * 2 - 1) / weight.shape[1] ** 0.5)
 
 
-def train(name: str, rows: list[dict], student: str, callback, tokens: int, out: Path) -> None:
+def train(name: str, rows: list[TrainingRow], student: str, *, callback, tokens: int, out: Path) -> None:
     if name == "check TRL":
-        common.backend = sft.backend = lambda: "trl"
+        model.backend = sft.backend = lambda: "trl"
     if name == "ours, little memory":
-        sft.plan = lambda *asked: replace(plan(*asked), checkpointing=True)
+        sft.plan = lambda *args, **asked: replace(plan(*args, **asked), gradient_checkpointing=True)
     if name.startswith(("ours", "check")):
         batch = CHECK_ROWS if name.startswith("check") else LARGE if name in LARGE_STEPS else None
         sft.sft(rows, [], student, out, train_tokens=tokens, learning_rate=LEARNING_RATE, max_length=MAX_LENGTH,
-                     method="lora", seed=SEED, rows_a_step=batch, callbacks=[callback])  # fmt: skip
+                     method="lora", seed=SEED, batch_size=batch, callbacks=[callback])  # fmt: skip
         return
     import datasets
     import torch
@@ -119,8 +120,8 @@ def train(name: str, rows: list[dict], student: str, callback, tokens: int, out:
     from trl import SFTConfig, SFTTrainer
 
     tokenizer = load_tokenizer(resolve(student))
-    encoded, _ = sft.encode_rows(rows, tokenizer, MAX_LENGTH)
-    chosen = sft.fill_budget(encoded, tokens, SEED)
+    encoded, _ = examples.encode_rows(rows, tokenizer, MAX_LENGTH)
+    chosen = examples.fill_budget(encoded, tokens, SEED)
     special = {"completion_only_loss": True}
     if name == "public recipe":
         chosen = [{"input_ids": row["input_ids"]} for row in chosen]
@@ -143,7 +144,7 @@ def train(name: str, rows: list[dict], student: str, callback, tokens: int, out:
         args=config,
         processing_class=tokenizer,
         train_dataset=datasets.Dataset.from_list(chosen),
-        peft_config=LoraConfig(target_modules=common.TARGETS, task_type="CAUSAL_LM", **common.LORA),
+        peft_config=LoraConfig(target_modules=model.TARGETS, task_type="CAUSAL_LM", **model.LORA),
         callbacks=[callback],
     )
     trainer.remove_callback(PrinterCallback)
@@ -168,15 +169,15 @@ def matrix_rate() -> float:
     return times * 2 * n**3 / (time.perf_counter() - begun)
 
 
-def once(rows: list[dict], student: str, name: str, tokens: int, profiled: bool = False):
+def once(rows: list[TrainingRow], student: str, name: str, tokens: int, *, profiled: bool = False):
     """One variant in this process, which must be a fresh one: (what the callback saw, seconds with loading)."""
     if name in ("ours", "check ours", *LARGE_STEPS):
-        common.prepare_backend(compiler=True)  # before transformers, which the callback imports
+        model.prepare_backend(compiler=True)  # before transformers, which the callback imports
     tokens = tokens * 4 if name in LARGE_STEPS else tokens // 2 if name in CHECKS else tokens
     seen = watch(name in CHECKS, profiled)
     with tempfile.TemporaryDirectory() as out:
         begun = time.perf_counter()
-        train(name, rows, student, seen, 2 * tokens if profiled else tokens, Path(out))
+        train(name, rows, student, callback=seen, tokens=2 * tokens if profiled else tokens, out=Path(out))
         seconds = time.perf_counter() - begun
     if seen.seconds is None:
         raise StageError(f"{tokens} tokens are too few steps of {name!r} to time any: set --tokens higher")

@@ -19,19 +19,20 @@ from held_out import N_TEST, keep, measured, problems_of
 
 from distil.train import gkd, sft
 from distil.workspace.environment import commit, environment
-from distil.workspace.files import read_jsonl, write_text
-from distil.workspace.stage import append_jsonl, run_folder
+from distil.workspace.files import append_jsonl, read_jsonl, write_text
+from distil.workspace.rows import TrainingRow
+from distil.workspace.stage import run_folder
 
 TOKENS = 120_000
 SFT = {"learning_rate": 2e-4, "max_length": 512, "method": "lora"}
 LOGITS = {"train_tokens": TOKENS, "learning_rate": 1e-4, "max_length": 512}
-TRAINED = {"fast": TOKENS, "longer": 2 * TOKENS}  # by their tokens, with `finetune.sft`
+TRAINED = {"fast": TOKENS, "longer": 2 * TOKENS}  # by their tokens, with `train.sft.sft`
 TAUGHT = {"whitebox": {"on_policy": 0.0}, "on-policy": {"on_policy": 0.5}}  # from `fast`, with `distil_from_logits`
 
 
 def train_fast(run: str, student: str, tokens: int, out: Path, seed: int) -> None:
     judged = run_folder(run) / "03_judge"
-    train, valid = (read_jsonl(judged / part / "fast.jsonl") for part in ("train", "valid"))
+    train, valid = (read_jsonl(judged / part / "fast.jsonl", TrainingRow) for part in ("train", "valid"))
     sft.sft(train, valid, student, out, train_tokens=tokens, seed=seed, **SFT)
 
 
@@ -50,8 +51,10 @@ def measure(run: str, student: str, teacher: str, seed: int, names: list[str]) -
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
                 process.submit(train_fast, run, student, TRAINED[name], out, seed).result()
         else:
-            rows, fast = read_jsonl(run_folder(run) / "03_judge/train/fast.jsonl"), str(folder / f"{seed}-fast")
-            result = gkd.distil_from_logits(rows, fast, teacher, out, seed=seed, **LOGITS, **TAUGHT[name])
+            rows = read_jsonl(run_folder(run) / "03_judge/train/fast.jsonl", TrainingRow)
+            fast = str(folder / f"{seed}-fast")
+            trained = gkd.distil_from_logits(rows, fast, teacher, out, seed=seed, **LOGITS, **TAUGHT[name])
+            result = trained.to_dict()
         found = measured(name, test, out, folder / f"{seed}-{name}.jsonl")
         append_jsonl(kept, [{"name": name, "seed": seed, "student": student, "teacher": teacher, **found,
                              "tokens_per_s": result.get("tokens_per_s"), "loss": result.get("loss"),

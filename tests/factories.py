@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from distil.workspace.rows import Chain, Problem
+from distil.workspace.rows import Chain, Problem, TrainingRow
 
 
 def a_problem(**fields) -> Problem:
@@ -15,3 +15,9 @@ def a_chain(**fields) -> Chain:
     """A fast chain for the problem `p`, or with other `fields`."""
     usual = {"id": "c", "problem_id": "p", "style": "fast", "thought": "", "solution": "", "teacher": "m"}
     return Chain(**(usual | {"n_tokens": 9, "finish_reason": "stop", "correct": True} | fields))
+
+
+def a_training_row(question: str, output: str, problem_id: str = "p") -> TrainingRow:
+    """What a student is taught to answer to a question."""
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": output}]
+    return TrainingRow(instruction=question, output=output, messages=messages, problem_id=problem_id)

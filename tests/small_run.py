@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import random
 
-from distil.evaluate import metrics, recheck, suites
+from distil.evaluate import recheck, settings, suites
 from distil.evaluate.answers import judged
 from distil.llm.prompts import student_messages
 from distil.models.weights import TINY, resolve
 from distil.publish import facts
 from distil.train.reward_model import HEADS
-from distil.workspace.files import write_jsonl, write_text
+from distil.workspace.files import write_jsonl
+from distil.workspace.rows import Chain, Completion, Problem
 from distil.workspace.stage import Stage
 
 TEACHER = {"teacher": "qwen2.5-coder-1.5b-instruct", "endpoint": "recorded:qwen2.5-coder-1.5b"}
@@ -43,12 +43,12 @@ def make(run: str) -> None:
 def measure(run: str, suite: str, students: str) -> None:
     """What 07 writes, of answers made up: tables and figures follow from them."""
     rng, asked = random.Random(0), suites.read(suite)
-    settings = {"samples": asked.samples, "temperature": asked.temperature, "max_new_tokens": 24, "batch_size": 8}
-    stage = Stage(run, "07_eval", seed=0, students=students, suite=suite, engine="transformers:8", **settings)
-    held_out = stage.read("01_collect/problems.jsonl")
+    sampling = {"samples": asked.samples, "temperature": asked.temperature, "max_new_tokens": 24, "batch_size": 8}
+    stage = Stage(run, "07_eval", seed=0, students=students, suite=suite, engine="transformers:8", **sampling)
+    held_out = stage.read("01_collect/problems.jsonl", Problem)
     into, (test, source) = asked.folder, suites.load(asked, held_out, 0)
-    pinned = metrics.settings(asked.name, source, test, seed=0, engine="transformers", **settings)
-    write_text(stage.path(f"{into}asked.json"), json.dumps(pinned, indent=1) + "\n")
+    pinned = settings.pin(asked.name, source, test, seed=0, engine="transformers", **sampling)
+    settings.write(stage, into, pinned)
     stage.write(f"{into}problems.jsonl", test)
     answers = {}
     for name in students.split(","):
@@ -56,23 +56,21 @@ def measure(run: str, suite: str, students: str) -> None:
         answers[name] = [answer(p, k, rng.random() < share, rng) for p in test for k in range(asked.samples)]
         stage.write(f"{into}completions/{name}.jsonl", answers[name])
     recheck.headless()
-    recheck.work_out(answers, test, 0, asked.samples, stage.folder / into)
+    recheck.work_out(answers, test, stage.folder / into, seed=0, samples=asked.samples)
     for file in sorted(path for path in (stage.folder / into).iterdir() if path.is_file()):
-        if file.name not in (".lock", "settings.json"):
+        if file.name not in (".lock", settings.FILE):
             stage.path(f"{into}{file.name}")
-    if not into:
-        facts.write_settings(stage)
     stage.finish()
 
 
-def problem(i: int) -> dict:
+def problem(i: int) -> Problem:
     kind = {"domain": "math", "task": "sums", "verifier": "exact", "source": "made up", "split": "test"}
-    return {"id": str(i), "question": f"{i} - {i - 1} =", "answer": "1", **kind}
+    return Problem(id=str(i), question=f"{i} - {i - 1} =", answer="1", **kind)
 
 
-def chain(i: int, style: str) -> dict:
+def chain(i: int, style: str) -> Chain:
     made = {"id": f"{i}-{style}-0", "problem_id": str(i), "style": style, "thought": "Hm.", "solution": "\\boxed{1}"}
-    return made | {"teacher": TEACHER["teacher"], "n_tokens": 9, "finish_reason": "stop", "correct": i > 0}
+    return Chain(**made, teacher=TEACHER["teacher"], n_tokens=9, finish_reason="stop", correct=i > 0)
 
 
 def row(name: str, a: int, b: int) -> dict:
@@ -83,20 +81,20 @@ def row(name: str, a: int, b: int) -> dict:
     return {"instruction": instruction, "output": output, "messages": messages, "problem_id": name, "chain_id": name}
 
 
-def answer(problem: dict, sample: int, correct: bool, rng: random.Random) -> dict:
+def answer(problem: Problem, sample: int, correct: bool, rng: random.Random) -> Completion:
     text = "\\boxed{1}" if correct else "A long thought that was cut off before it came to"
     ((given, right),) = judged([text], [problem])
-    return {
-        "id": problem["id"],
-        "of": "0",
-        "text": text,
-        "n_tokens": rng.randint(5, 24),
-        "finish_reason": "stop" if correct else "length",
-        "seconds": 0.125,
-        "correct": right,
-        "answer": given,
-        "sample": sample,
-    }
+    return Completion(
+        id=problem.id,
+        of="0",
+        text=text,
+        n_tokens=rng.randint(5, 24),
+        finish_reason="stop" if correct else "length",
+        seconds=0.125,
+        correct=right,
+        answer=given,
+        sample=sample,
+    )
 
 
 def adapter(run: str) -> None:

@@ -6,17 +6,16 @@ other measurements in folders of their own, and of each stage a folder with what
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from distil.evaluate import recheck
+from distil.evaluate import recheck, settings
 from distil.evaluate.metrics import shares, speed
 from distil.models.published import TEACHER
-from distil.publish.facts import table
 from distil.workspace.errors import StageError
+from distil.workspace.files import read_csv
+from distil.workspace.rows import Completion
 from distil.workspace.stage import STAGES
 from distil.workspace.statistics import difference
 
@@ -26,7 +25,7 @@ COSTS = ("stage", "minutes", "noted_minutes", "kept_minutes", "peak_ram_gb", "pe
 
 def measurements(folder: Path) -> list[Path]:
     """The folders of a kept run that hold a measurement of 07, the main one first."""
-    return [folder, *sorted(path.parent for path in folder.glob("*/asked.json"))]
+    return [folder, *sorted(path.parent for path in folder.glob(f"*/{settings.FILE}"))]
 
 
 def students(folder: Path) -> list[str]:
@@ -35,12 +34,12 @@ def students(folder: Path) -> list[str]:
         raise StageError(
             f"{folder / 'results.csv'} is missing, and says who was measured: run 07_eval again, or fetch the file anew"
         )
-    return [str(row["student"]) for row in table(folder / "results.csv")]
+    return [str(row["student"]) for row in read_csv(folder / "results.csv")]
 
 
-def answers(folder: Path) -> dict[str, list[dict]]:
+def answers(folder: Path) -> dict[str, list[Completion]]:
     """The kept answers of each student. Raises StageError if a file is missing or damaged."""
-    return {name: recheck.rows(folder / "completions" / f"{name}.jsonl") for name in students(folder)}
+    return {name: recheck.rows(folder / "completions" / f"{name}.jsonl", Completion) for name in students(folder)}
 
 
 def claim(folder: Path) -> dict:
@@ -54,8 +53,8 @@ def claim(folder: Path) -> dict:
     `asked_of_teacher` the requests of 01-03 and their tokens, where a live endpoint was asked. Raises StageError if
     fast or slow was not measured.
     """
-    asked, given = recheck.content(folder / "asked.json"), answers(folder)
-    results = table(folder / "results.csv")
+    asked, given = recheck.content(folder / settings.FILE), answers(folder)
+    results = read_csv(folder / "results.csv")
     if missing := {"fast", "slow"} - set(given):
         raise StageError(
             f"{folder / 'results.csv'} has no row {' and '.join(sorted(missing))}: nothing can be claimed; measure "
@@ -96,11 +95,11 @@ def claim(folder: Path) -> dict:
     }
 
 
-def ended(slow: list[dict], fast: list[dict]) -> dict:
+def ended(slow: list[Completion], fast: list[Completion]) -> dict:
     """{pairs, of, tokens_gain}: pairs of answers, to one question and of one number, that both ended by themselves, of
     all pairs; and how many times fewer tokens the fast ones have, None without a pair."""
-    both = [pair for pair in zip(slow, fast, strict=True) if all(row["finish_reason"] == "stop" for row in pair)]
-    tokens = [sum(row["n_tokens"] for row in rows) for rows in zip(*both, strict=True)]
+    both = [pair for pair in zip(slow, fast, strict=True) if all(row.finish_reason == "stop" for row in pair)]
+    tokens = [sum(row.n_tokens for row in rows) for rows in zip(*both, strict=True)]
     return {"pairs": len(both), "of": len(fast), "tokens_gain": round(tokens[0] / tokens[1], 2) if both else None}
 
 
@@ -153,16 +152,7 @@ def seconds(folder: Path, stage: str) -> Iterator[float]:
         yield recheck.content(file)["result"]["seconds"]
     if stage == STAGES[-1]:
         for place in measurements(folder):
-            yield from (row["seconds"] or 0.0 for rows in answers(place).values() for row in rows)
-
-
-def costs_text(rows: list[dict]) -> str:
-    """`costs.csv`."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COSTS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+            yield from (row.seconds or 0.0 for rows in answers(place).values() for row in rows)
 
 
 def claim_text(shown: dict) -> str:

@@ -9,7 +9,7 @@ from benchmarks.reference_run import claim
 from distil.evaluate import recheck
 from distil.workspace.environment import root
 from distil.workspace.errors import StageError
-from distil.workspace.files import sha256
+from distil.workspace.files import csv_text, sha256
 from distil.workspace.stage import KEPT
 
 FILES = "files.json"
@@ -43,12 +43,12 @@ def worked_out(folder: Path) -> list[str]:
 
     def same(name: str, text: Callable[[], str]) -> list[str]:
         file = folder / name
-        follows = file.exists() and file.read_text(encoding="utf-8") == text()
+        follows = file.exists() and file.read_text(encoding="utf-8").splitlines() == text().splitlines()
         return [] if follows else [f"{file}: is not what the kept files give"]
 
     for place in claim.measurements(folder):
         attempt(lambda place=place: recheck.recheck(place, claim.students(place)))
-    attempt(lambda: same("costs.csv", lambda: claim.costs_text(claim.costs(folder))))
+    attempt(lambda: same("costs.csv", lambda: csv_text(claim.costs(folder), claim.COSTS)))
     attempt(lambda: same("claim.json", lambda: claim.claim_text(claim.claim(folder))))
     return wrong
 

@@ -211,14 +211,9 @@ def select_adaptive(chains: Sequence[Chain], scores: dict[str, dict], cd_cap: in
     return chosen
 
 
-def for_validation(problem_id: str, seed: int, share: float = 0.1) -> bool:
-    """Is a problem set aside for validation? The same problem always is, or never, for the same seed."""
-    return random.Random(f"{seed}:{problem_id}").random() < share
-
-
-def split_by_problem(rows: Sequence[T], seed: int) -> tuple[list[T], list[T]]:
-    """(train, valid): all rows of one problem fall on one side. Rows have a `problem_id`."""
+def split_by_problem(rows: Sequence[T], seed: int, *, valid_share: float = 0.1) -> tuple[list[T], list[T]]:
+    """(train, valid): all rows of one problem fall on one side, the same for one seed. Rows have a `problem_id`."""
     train, valid = [], []
     for row in rows:
-        (valid if for_validation(row.problem_id, seed) else train).append(row)
+        (valid if random.Random(f"{seed}:{row.problem_id}").random() < valid_share else train).append(row)
     return train, valid

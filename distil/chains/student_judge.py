@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from distil.chains.judge import Item
 from distil.chains.judge_replies import VERDICTS
 from distil.llm.prompts import prompt_of
-from distil.models.student import encode_prompt, generate, load, load_tokenizer
+from distil.models.student import Generated, encode_prompt, generate, load, load_tokenizer
 from distil.models.weights import resolve
 from distil.verify.answers import all_boxed
 from distil.verify.chain_text import split_steps
@@ -83,12 +83,12 @@ def examples(items: Sequence[Item], pool: Sequence[Item]) -> list[list[dict]]:
     return shown
 
 
-def got_there(reply: dict, problem: Problem) -> bool:
+def got_there(reply: Generated, problem: Problem) -> bool:
     """Is the first answer that a continuation boxes right? Without a box: did it end by itself at the right answer?"""
-    boxed = all_boxed(reply["text"])
+    boxed = all_boxed(reply.text)
     if boxed:
         return is_right(boxed[0], problem)
-    return reply["finish_reason"] == "stop" and is_correct(reply["text"], problem)
+    return reply.finish_reason == "stop" and is_correct(reply.text, problem)
 
 
 def looks(bits: Sequence[float]) -> list[int]:

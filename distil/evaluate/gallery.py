@@ -7,12 +7,15 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from distil.evaluate import engines
+from distil.evaluate.engines import GenerationRequest
 from distil.llm.prompts import messages
-from distil.workspace.files import digest, read_jsonl, write_text
-from distil.workspace.stage import append_jsonl
+from distil.workspace.files import digest, write_text
+from distil.workspace.row_cache import RowCache
+from distil.workspace.rows import Row
 
 PAGES = ("landing", "snake")
 TOKENS = 2048  # a page takes about so many: a student that may write less is not asked
@@ -24,36 +27,51 @@ POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inli
 OFFLINE = ["--proxy-server=127.0.0.1:9", "--host-resolver-rules=MAP * ~NOTFOUND", "--disable-background-networking"]
 
 
+@dataclass(kw_only=True)
+class Page(Row):
+    """A student's answer to the prompt of a page, a row of `answers.jsonl`."""
+
+    page: str
+    of: str  # digest of weights, prompt, length and engine
+    text: str
+    n_tokens: int
+    finish_reason: str
+    seconds: float | None
+    file: str | None  # the page, in the same folder; None for an answer without one
+
+
 def generate(
     load: Callable[[], tuple], folder: Path, *, weights: str, name: str, engine: str, max_new_tokens: int
-) -> list[dict]:
-    """One greedy answer of a student to each page's prompt.
+) -> list[Page]:
+    """Ask a student once, greedily, for each page.
 
-    Rows {page, of, text, n_tokens, finish_reason, seconds, file}. The page of an answer is `<page>.html` in `folder`,
-    with a picture `<page>.png` where there is a Chromium; `file` is None for an answer without a page. Answers are kept
-    in `answers.jsonl`, and taken from there if weights, prompt and length are the same.
+    The page of an answer is `<page>.html` in `folder`, with a picture `<page>.png` where there is a Chromium. Answers
+    are kept in `answers.jsonl`, and taken from there if weights, prompt, length and engine are the same.
     """
     prompts = {page: messages(f"gallery_{page}") for page in PAGES}
-    of = {page: digest(weights, prompts[page], max_new_tokens, engine) for page in PAGES}
-    path = folder / "answers.jsonl"
-    found = read_jsonl(path) if path.exists() else []
-    rows = {row["page"]: row for row in found if row["of"] == of[row["page"]]}
-    missing = [page for page in PAGES if page not in rows]
-    asked = [[engines.Asked(prompts[page], 0)] for page in missing]
-    store = folder / f"{name}-{digest(weights)[:8]}.replies.jsonl"
-    settings = {"max_new_tokens": max_new_tokens, "temperature": 0.0}
-    waiting = iter(missing)
-    for replies in engines.answers(engine, load, asked, name=name, store=store, **settings) if missing else ():
-        for reply in replies:
-            page = next(waiting)
-            content = page_of(reply["text"])
-            row = {"page": page, "of": of[page], **reply, "file": content and f"{page}.html"}
-            if content:
-                write_text(folder / row["file"], content)
-                screenshot(content, folder / f"{page}.png")
-            append_jsonl(path, [row])
-            rows[page] = row
-    return [rows[page] for page in PAGES]
+    digests = {page: digest(weights, prompts[page], max_new_tokens, engine) for page in PAGES}
+    cache = RowCache(folder / "answers.jsonl", Page, lambda row: row.page, digests)
+    missing = [page for page in PAGES if page not in cache.rows]
+    if missing:
+        waiting = iter(missing)
+        for replies in engines.answers(
+            engine,
+            load,
+            [[GenerationRequest(prompts[page], 0)] for page in missing],
+            name=name,
+            store=folder / f"{name}-{digest(weights)[:8]}.replies.jsonl",
+            max_new_tokens=max_new_tokens,
+            temperature=0.0,
+        ):
+            for reply in replies:
+                page = next(waiting)
+                content = page_of(reply.text)
+                if content:
+                    write_text(folder / f"{page}.html", content)
+                    screenshot(content, folder / f"{page}.png")
+                file = f"{page}.html" if content else None
+                cache.append([Page(page=page, of=digests[page], **vars(reply), file=file)])
+    return [cache.rows[page] for page in PAGES]
 
 
 def page_of(text: str) -> str | None:
@@ -84,19 +102,19 @@ def frame(content: str) -> str:
     )
 
 
-def show(rows: Sequence[dict], folder: Path) -> None:
-    """Each page in its box, or the beginning of an answer that holds none."""
+def show(pages: Sequence[Page], folder: Path) -> None:
+    """Show each page in its box, or the beginning of an answer that holds none."""
     from IPython.display import HTML, display
 
     from distil.workspace.show import text
 
-    for row in rows:
-        ended = "" if row["finish_reason"] == "stop" else ", cut off"
-        title = f"{row['page']}: {row['n_tokens']} tokens{ended}"
-        if row["file"]:
-            display(HTML(f"<b>{html.escape(title)}</b>{frame((folder / row['file']).read_text(encoding='utf-8'))}"))
+    for page in pages:
+        ended = "" if page.finish_reason == "stop" else ", cut off"
+        title = f"{page.page}: {page.n_tokens} tokens{ended}"
+        if page.file:
+            display(HTML(f"<b>{html.escape(title)}</b>{frame((folder / page.file).read_text(encoding='utf-8'))}"))
         else:
-            text(f"{title}, no page", row["text"][:500])
+            text(f"{title}, no page", page.text[:500])
 
 
 def screenshot(content: str, path: Path) -> bool:

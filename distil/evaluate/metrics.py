@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from distil.evaluate.answers import answer
-from distil.llm.prompts import prompt_of
-from distil.models.student import TOP_P
 from distil.verify.answers import extract_boxed, normalise_answer
-from distil.verify.registry import verifier_of
-from distil.workspace.files import write_text
-from distil.workspace.rows import Problem
+from distil.workspace.files import write_csv, write_text
+from distil.workspace.rows import Completion, Problem
 from distil.workspace.statistics import difference, interval, majority_at_k, pass_at_k
 
 __all__ = ["answer", "difference", "interval", "markdown", "pass_at_k", "speed", "summarise", "write_results"]
@@ -39,43 +35,43 @@ COLUMNS = (
 COMPARED = (("fast", "slow"), ("fast", "unaligned"), ("adaptive", "fast"))  # beside each student and the base
 
 
-def by_question(rows: Sequence[dict]) -> list[list[dict]]:
+def by_question(rows: Sequence[Completion]) -> list[list[Completion]]:
     """Answers to each question together, in the order of the questions."""
-    groups: dict[str, list[dict]] = {}
+    groups: dict[str, list[Completion]] = {}
     for row in rows:
-        groups.setdefault(row["id"], []).append(row)
+        groups.setdefault(row.id, []).append(row)
     return list(groups.values())
 
 
-def shares(rows: Sequence[dict]) -> list[float]:
+def shares(rows: Sequence[Completion]) -> list[float]:
     """The share of right answers to each question, in the order of the questions: what intervals are made of."""
-    return [sum(row["correct"] for row in group) / len(group) for group in by_question(rows)]
+    return [sum(row.correct for row in group) / len(group) for group in by_question(rows)]
 
 
-def vote(row: dict) -> tuple[str | None, bool]:
+def vote(row: Completion) -> tuple[str | None, bool]:
     """What an answer adds to a majority: its text without dress, blanks and case, and whether it is right."""
-    if row["answer"] is None:
+    if row.answer is None:
         return None, False
-    return "".join(normalise_answer(row["answer"]).casefold().split()), row["correct"]
+    return "".join(normalise_answer(row.answer).casefold().split()), row.correct
 
 
-def at_k(rows: Sequence[dict], k: int, seed: int = 0) -> tuple[float, float]:
+def at_k(rows: Sequence[Completion], k: int, seed: int = 0) -> tuple[float, float]:
     """(pass@k, majority@k), means over questions. Raises ValueError if a question has fewer than k answers."""
     import numpy as np
 
     groups = by_question(rows)
-    passed = pass_at_k([len(g) for g in groups], [sum(row["correct"] for row in g) for g in groups], k)
+    passed = pass_at_k([len(g) for g in groups], [sum(row.correct for row in g) for g in groups], k)
     majority = [majority_at_k([vote(row) for row in g], k, seed + number) for number, g in enumerate(groups)]
     return float(np.mean(passed)), float(np.mean(majority))
 
 
-def curve(rows: Sequence[dict], seed: int = 0) -> list[tuple[int, float, float]]:
+def curve(rows: Sequence[Completion], seed: int = 0) -> list[tuple[int, float, float]]:
     """(k, pass@k, majority@k) for k = 1, 2, 4, ... up to the number of answers to a question."""
     most = min(len(group) for group in by_question(rows))
     return [(k, *at_k(rows, k, seed)) for k in sorted({2**i for i in range(most.bit_length())} | {most})]
 
 
-def summarise(student: str, rows: Sequence[dict], seed: int = 0) -> dict:
+def summarise(student: str, rows: Sequence[Completion], seed: int = 0) -> dict:
     """One row of `results.csv`, for a student that gave the same number of answers to each question.
 
     Accuracy is pass@1, the mean over all answers; its interval is that of the mean over questions. Seconds and tokens/s
@@ -83,8 +79,8 @@ def summarise(student: str, rows: Sequence[dict], seed: int = 0) -> dict:
     """
     import numpy as np
 
-    tokens = np.array([row["n_tokens"] for row in rows])
-    seconds = float(np.nanmean([np.nan if row["seconds"] is None else row["seconds"] for row in rows]))
+    tokens = np.array([row.n_tokens for row in rows])
+    seconds = float(np.nanmean([np.nan if row.seconds is None else row.seconds for row in rows]))
     right = shares(rows)
     samples = len(rows) // len(right)
     values = (
@@ -97,9 +93,9 @@ def summarise(student: str, rows: Sequence[dict], seed: int = 0) -> dict:
         float(np.percentile(tokens, 95)),
         seconds,
         float(tokens.mean() / seconds),
-        float(np.mean([row["finish_reason"] == "length" for row in rows])),
-        float(np.mean([row["answer"] is None for row in rows])),
-        float(np.mean([extract_boxed(row["text"]) is not None for row in rows])),
+        float(np.mean([row.finish_reason == "length" for row in rows])),
+        float(np.mean([row.answer is None for row in rows])),
+        float(np.mean([extract_boxed(row.text) is not None for row in rows])),
         samples,
         *at_k(rows, samples, seed),
     )
@@ -111,16 +107,18 @@ def summarise(student: str, rows: Sequence[dict], seed: int = 0) -> dict:
 
 
 def by_difficulty(
-    answers: Mapping[str, Sequence[dict]], problems: Sequence[dict]
+    answers: Mapping[str, Sequence[Completion]], problems: Sequence[Problem]
 ) -> dict[str, list[tuple[float, float]]]:
     """For each student a point a family of problems, the easiest first: (wrong answers of all students in percent, its
     own mean tokens an answer). Whoever thinks as long as a problem needs has a line that rises."""
     import numpy as np
 
-    task = {problem["id"]: problem["task"] for problem in problems}
+    task = {problem.id: problem.task for problem in problems}
 
-    def mean(names: Iterable[str], key: str, family: str) -> float:
-        return float(np.mean([row[key] for name in names for row in answers[name] if task[row["id"]] == family]))
+    def mean(names: Iterable[str], field: str, family: str) -> float:
+        return float(
+            np.mean([getattr(row, field) for name in names for row in answers[name] if task[row.id] == family])
+        )
 
     hardness = {family: 100 * (1 - mean(answers, "correct", family)) for family in dict.fromkeys(task.values())}
     order = sorted(hardness, key=hardness.__getitem__)
@@ -129,10 +127,7 @@ def by_difficulty(
 
 def write_results(results: Sequence[dict], path: Path) -> None:
     """`results.csv`, and beside it `results.md`, the table a person reads."""
-    with open(path, "w", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, COLUMNS)
-        writer.writeheader()
-        writer.writerows(results)
+    write_csv(path, results, COLUMNS)
     write_text(path.with_suffix(".md"), markdown(results))
 
 
@@ -156,27 +151,7 @@ def markdown(results: Sequence[dict]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def settings(suite: str, source: dict, problems: Sequence[Problem], **asked: object) -> dict:
-    """What pins a measurement, for `asked.json` beside its answers: the words in which the `problems` are asked, where
-    they come from, the sampling. Where some want a program and some an answer, `prompt` is the first one's, and
-    `prompt_others` that of the others."""
-    greedy = not asked["temperature"]
-    kinds: dict[str, Problem] = {}
-    for problem in problems:
-        prompt = verifier_of(problem).prompt_name("student")
-        kinds.setdefault(prompt, problem.replace(question="{question}"))
-    words = dict(zip(("prompt", "prompt_others"), map(prompt_of, kinds.values()), strict=False))
-    return {
-        "suite": suite,
-        "source": source,
-        **words,
-        **asked,
-        **({"sampling": "greedy"} if greedy else {"top_p": TOP_P, "top_k": "off"}),
-        "repetition_penalty": 1.0,
-    }
-
-
-def differences(answers: dict[str, Sequence[dict]], seed: int) -> list[dict]:
+def differences(answers: dict[str, Sequence[Completion]], seed: int) -> list[dict]:
     """{of, to, difference, ci_low, ci_high} of each student to the base, and of the pairs `COMPARED` that are there."""
     right = {name: shares(rows) for name, rows in answers.items()}
     pairs = [(name, "base") for name in right if name != "base" and "base" in right]

@@ -13,9 +13,12 @@ from distil.problems.errors import ProblemError
 from distil.problems.sources import read_rows
 from distil.verify.registry import verifiable
 from distil.workspace.files import write_jsonl
+from distil.workspace.rows import Problem
 
 
-def pass_rates(problems: Sequence[dict], answer: Callable[[dict], str | None], samples: int) -> dict[str, float | None]:
+def pass_rates(
+    problems: Sequence[Problem], answer: Callable[[Problem], str | None], samples: int
+) -> dict[str, float | None]:
     """Share of right answers, 0 to 1, by problem id, of `samples` answers that `answer(problem)` gives.
 
     An answer of None (a request that failed) does not count. The rate is None where no answer came, or none can be
@@ -24,15 +27,15 @@ def pass_rates(problems: Sequence[dict], answer: Callable[[dict], str | None], s
     asked = [problem for problem in problems if verifiable(problem) for _ in range(samples)]
     given = [(problem, text) for problem, text in zip(asked, map(answer, asked), strict=True) if text is not None]
     answered, texts = [problem for problem, _ in given], [text for _, text in given]
-    found: dict[str, list[bool]] = {problem["id"]: [] for problem in problems}
+    found: dict[str, list[bool]] = {problem.id: [] for problem in problems}
     for problem, correct in zip(answered, right(texts, answered), strict=True):
-        found[problem["id"]].append(correct)
+        found[problem.id].append(correct)
     return {name: sum(some) / len(some) if some else None for name, some in found.items()}
 
 
 def by_pass_rate(
-    problems: Sequence[dict], rates: dict[str, float | None], low: float, high: float
-) -> tuple[list[dict], list[dict]]:
+    problems: Sequence[Problem], rates: dict[str, float | None], low: float, high: float
+) -> tuple[list[Problem], list[Problem]]:
     """(kept, removed): kept are problems with low <= rate <= high. Rows gain `pass_rate`, removed ones `reason`.
 
     Raises ProblemError unless 0 <= low <= high <= 1.
@@ -41,16 +44,18 @@ def by_pass_rate(
         raise ProblemError(f"low {low} and high {high}: pass rates lie in 0 to 1, low below high")
     kept, removed = [], []
     for problem in problems:
-        rate = rates[problem["id"]]
-        row = problem | {"pass_rate": rate}
+        rate = rates[problem.id]
+        row = problem.replace(extra=problem.extra | {"pass_rate": rate})
         if rate is None:
-            removed.append(row | {"reason": "no answer came" if verifiable(problem) else "answers cannot be checked"})
+            reason = "no answer came" if verifiable(problem) else "answers cannot be checked"
         elif rate < low:
-            removed.append(row | {"reason": "too hard for the student"})
+            reason = "too hard for the student"
         elif rate > high:
-            removed.append(row | {"reason": "too easy for the student"})
+            reason = "too easy for the student"
         else:
             kept.append(row)
+            continue
+        removed.append(row.replace(extra=row.extra | {"reason": reason}))
     return kept, removed
 
 
@@ -79,18 +84,16 @@ def filter_file(args: Namespace) -> int:
         seeds=[k for _ in asked for k in range(args.samples)],
         label="student's answers",
     )
-    waiting = {
-        problem["id"]: iter(replies[i * args.samples : (i + 1) * args.samples]) for i, problem in enumerate(asked)
-    }
+    waiting = {problem.id: iter(replies[i * args.samples : (i + 1) * args.samples]) for i, problem in enumerate(asked)}
 
-    def answer(problem: dict) -> str | None:
-        reply = next(waiting[problem["id"]])
+    def answer(problem: Problem) -> str | None:
+        reply = next(waiting[problem.id])
         return reply.text if reply else None
 
     kept, removed = by_pass_rate(problems, pass_rates(problems, answer, args.samples), args.low, args.high)
     write_jsonl(out, kept)
     write_jsonl(removed_file, removed)
     print(f"{len(kept)} of {len(problems)} problems kept in {out}; the others, with reasons, in {removed_file}")
-    for reason in sorted({row["reason"] for row in removed}):
+    for reason in sorted({row.extra["reason"] for row in removed}):
         print(f"  {sum(row['reason'] == reason for row in removed)} {reason}")
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import json
 import tempfile
@@ -10,14 +9,14 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from distil.evaluate import metrics
+from distil.evaluate import metrics, settings
 from distil.evaluate.answers import judged, key_of
 from distil.evaluate.suites import measured
 from distil.workspace import plots
 from distil.workspace.environment import quiet
 from distil.workspace.errors import StageError
-from distil.workspace.files import read_jsonl, write_jsonl
-from distil.workspace.rows import Problem
+from distil.workspace.files import T, read_csv, read_jsonl, write_jsonl
+from distil.workspace.rows import Completion, Problem, Row
 from distil.workspace.stage import run_folder
 
 FIGURES = ("accuracy_tokens", "tokens", "difficulty", "pass_at_k")
@@ -32,16 +31,15 @@ def recheck(folder: Path, students: Sequence[str]) -> list[str]:
     """
     from tqdm.auto import tqdm
 
-    asked = content(folder / "asked.json")
-    problems = [Problem.from_dict(row) for row in rows(folder / "problems.jsonl")]
-    seed, samples = asked["seed"], asked["samples"]
+    asked = content(folder / settings.FILE)
+    problems, seed, samples = rows(folder / "problems.jsonl", Problem), asked["seed"], asked["samples"]
     wrong, answers = [], {}
     for name in tqdm(students, desc=f"answers in {folder.name}", unit="student", disable=quiet()):
         file = folder / "completions" / f"{name}.jsonl"
         answers[name] = stored(file, problems, samples)
         wrong += [f"{file}: {text}" for text in judge_again(answers[name], problems, samples)]
     with tempfile.TemporaryDirectory() as scratch:
-        work_out(answers, problems, seed, samples, Path(scratch))
+        work_out(answers, problems, Path(scratch), seed=seed, samples=samples)
         for again in sorted(path for path in Path(scratch).iterdir() if path.suffix not in (".png", ".svg")):
             file = folder / again.name
             if not file.exists():
@@ -51,7 +49,7 @@ def recheck(folder: Path, students: Sequence[str]) -> list[str]:
     return wrong
 
 
-def judge_again(answers: Sequence[dict], problems: Sequence[dict], samples: int) -> list[str]:
+def judge_again(answers: Sequence[Completion], problems: Sequence[Problem], samples: int) -> list[str]:
     """Put into each kept answer what the verifiers find now; returns those that counted otherwise, a line each.
 
     Raises StageError if programs cannot be run here.
@@ -59,15 +57,15 @@ def judge_again(answers: Sequence[dict], problems: Sequence[dict], samples: int)
     from distil.sandbox.confine import SandboxError
 
     try:
-        verdicts = judged([row["text"] for row in answers], [p for p in problems for _ in range(samples)])
+        verdicts = judged([row.text for row in answers], [p for p in problems for _ in range(samples)])
     except SandboxError as error:
         raise StageError(f"some answers are programs, which cannot be checked here: {error}") from None
     found = []
     for row, verdict in zip(answers, verdicts, strict=True):
-        kept = row["answer"], row["correct"]
+        kept = row.answer, row.correct
         if kept != verdict:
-            found.append(f"the answer to {row['id']} was stored as {kept}, and is {verdict}")
-        row["answer"], row["correct"] = verdict
+            found.append(f"the answer to {row.id} was stored as {kept}, and is {verdict}")
+        row.answer, row.correct = verdict
     return found
 
 
@@ -78,12 +76,10 @@ def remedy(run: str) -> str:
 
 def numbers(file: Path) -> list:
     """What a file of 07 says, without the last digits of its numbers, which another machine may compute otherwise."""
-    if file.suffix == ".csv":
-        with open(file, newline="", encoding="utf-8") as handle:
-            return [[rounded(cell) for cell in row] for row in csv.reader(handle)]
-    if file.suffix == ".jsonl":
-        return [{key: rounded(value) for key, value in row.items()} for row in rows(file)]
-    return file.read_text(encoding="utf-8").splitlines()
+    if file.suffix not in (".csv", ".jsonl"):
+        return file.read_text(encoding="utf-8").splitlines()
+    found = read_csv(file) if file.suffix == ".csv" else rows(file)
+    return [{key: rounded(value) for key, value in row.items()} for row in found]
 
 
 def rounded(value: object) -> object:
@@ -101,15 +97,19 @@ def there(file: Path) -> Path:
     return file if file.exists() else packed
 
 
-def rows(file: Path) -> list[dict]:
-    """Rows of a JSON Lines file, which may be compressed (`.jsonl.gz`). Raises StageError if it is not there whole."""
+def rows(file: Path, row_type: type[T] = dict) -> list[T]:
+    """Rows of a JSON Lines file, which may be compressed (`.jsonl.gz`), dictionaries or objects of `row_type`.
+
+    Raises StageError if it is not there whole.
+    """
     found = there(file)
     if found == file:
-        return read_jsonl(file)
+        return read_jsonl(file, row_type)
     try:
-        return [json.loads(line) for line in gzip.decompress(found.read_bytes()).decode().split("\n") if line]
+        lines = [json.loads(line) for line in gzip.decompress(found.read_bytes()).decode().split("\n") if line]
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise StageError(f"{found} is damaged ({error}): fetch it anew") from None
+    return [row_type.from_dict(line) for line in lines] if issubclass(row_type, Row) else lines
 
 
 def content(file: Path) -> dict:
@@ -122,10 +122,10 @@ def content(file: Path) -> dict:
         raise StageError(f"{file} is damaged ({error}): fetch it anew") from None
 
 
-def stored(file: Path, problems: Sequence[dict], samples: int) -> list[dict]:
+def stored(file: Path, problems: Sequence[Problem], samples: int) -> list[Completion]:
     """The rows of a file of completions in the order in which 07 reads them. Raises StageError if one is missing."""
-    found = {key_of(row): row for row in rows(file)}
-    wanted = [(problem["id"], sample) for problem in problems for sample in range(samples)]
+    found = {key_of(row): row for row in rows(file, Completion)}
+    wanted = [(problem.id, sample) for problem in problems for sample in range(samples)]
     if missing := [key for key in wanted if key not in found]:
         raise StageError(
             f"{file}: {len(missing)} answers are missing, the first to {missing[0][0]}: run 07_eval again, or fetch "
@@ -134,7 +134,9 @@ def stored(file: Path, problems: Sequence[dict], samples: int) -> list[dict]:
     return [found[key] for key in wanted]
 
 
-def work_out(answers: dict[str, list[dict]], problems: list[dict], seed: int, samples: int, out: Path) -> None:
+def work_out(
+    answers: dict[str, list[Completion]], problems: list[Problem], out: Path, *, seed: int, samples: int
+) -> None:
     """The tables and figures that 07 makes of answers."""
     results = [metrics.summarise(name, rows, seed) for name, rows in answers.items()]
     metrics.write_results(results, out / "results.csv")

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qsl
 
+from distil.evaluate.published_scores import benchmarks
 from distil.problems.errors import ProblemError
 from distil.problems.sources import generate
+from distil.workspace.rows import Problem
 from distil.workspace.stage import run_folder
 
-# Samples a question of the benchmarks, as open-r1 takes them, at temperature 0.6; one greedy answer for anything else.
-SAMPLES = {"aime2024": 64, "math-500": 4, "gpqa-diamond": 8, "livecodebench": 16}
-TEMPERATURE = 0.6
+TEMPERATURE = 0.6  # of several answers to a question; a single one is greedy
 GENERATED = ("harder",)  # suites of `distil.problems.sources` that no profile trains on
 GENERATED_N = 150  # their problems, where `n` does not say
 
@@ -49,7 +49,7 @@ def read(text: str) -> Suite:
     name = name.removeprefix("hub:")
     try:
         n = int(options.pop("n", 0))
-        samples = int(options.pop("samples", SAMPLES.get(name, 1)))
+        samples = int(options.pop("samples", benchmarks().get(name, {"samples": 1})["samples"]))
         temperature = float(options.pop("temperature", TEMPERATURE if samples > 1 else 0.0))
     except ValueError:
         raise ProblemError(f"suite={text}: n and samples are whole numbers, temperature is a number") from None
@@ -71,7 +71,7 @@ def read(text: str) -> Suite:
     return Suite(name, n, samples, temperature, options)
 
 
-def load(suite: Suite, held_out: Sequence[dict], seed: int) -> tuple[list[dict], dict]:
+def load(suite: Suite, held_out: Sequence[Problem], seed: int) -> tuple[list[Problem], dict]:
     """(problems, where they come from) of a suite; `held_out` are the run's own problems.
 
     `n` of several families are shared evenly; `n` of a benchmark are drawn by `seed`. The source names repository and
@@ -101,16 +101,16 @@ def load(suite: Suite, held_out: Sequence[dict], seed: int) -> tuple[list[dict],
     return checked, source | {"problems": len(checked)}
 
 
-def by_turns(problems: Sequence[dict]) -> list[dict]:
+def by_turns(problems: Sequence[Problem]) -> list[Problem]:
     """Problems ordered so that any first few hold as many of each family as can be."""
-    families: dict[str, list[dict]] = {}
+    families: dict[str, list[Problem]] = {}
     for problem in problems:
-        families.setdefault(problem["task"], []).append(problem)
+        families.setdefault(problem.task, []).append(problem)
     longest = max(map(len, families.values()), default=0)
     return [p for i in range(longest) for task in sorted(families) for p in families[task][i : i + 1]]
 
 
-def from_hub(suite: Suite, seed: int) -> tuple[list[dict], dict]:
+def from_hub(suite: Suite, seed: int) -> tuple[list[Problem], dict]:
     """(problems, {name, repository, revision}) of a benchmark. Raises ProblemError."""
     from distil.problems.hub import fetch, for_test, hub_map, rows_from, shuffled
 

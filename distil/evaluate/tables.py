@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from distil.evaluate import published_scores
 from distil.evaluate.metrics import by_question, duration, shares, speed
+from distil.workspace.rows import Completion, Problem
 
 Table = tuple[list[str], Sequence[Sequence[str]]]
 
@@ -46,17 +47,17 @@ def speeds(rows: Sequence[dict], against: str) -> Table:
     return columns, body
 
 
-def families(answers: Mapping[str, Sequence[dict]], problems: Sequence[dict]) -> Table:
+def families(answers: Mapping[str, Sequence[Completion]], problems: Sequence[Problem]) -> Table:
     """The share of right answers of each student to the problems of each family."""
-    task = {p["id"]: p["task"] for p in problems}
+    task = {p.id: p.task for p in problems}
     counts: dict[str, int] = {}
     for problem in problems:
-        counts[problem["task"]] = counts.get(problem["task"], 0) + 1
+        counts[problem.task] = counts.get(problem.task, 0) + 1
     body = []
     for family in sorted(counts):
         row = [family, str(counts[family])]
         for given in answers.values():
-            of_family = [r for r in given if task[r["id"]] == family]
+            of_family = [r for r in given if task[r.id] == family]
             row.append(f"{sum(shares(of_family)) / len(by_question(of_family)):.0%}")
         body.append(row)
     return ["family", "problems", *answers], body

@@ -1,24 +1,24 @@
-"""Answers on disk, by request: the cache, the resume after a crash, and the recording that a class replays.
+"""Replies by request, on disk: the cache, the resume after a crash, and the recording that a class replays.
 
-A store is an append-only JSON Lines file whose lines begin with the key. Memory holds keys and offsets only; an answer
-is read when it is wanted.
+A store is an append-only JSON Lines file. Each line begins with the key of its request. Memory holds keys and offsets
+only, so that 200,000 replies fit; a reply is read from the file when it is asked for.
 """
 
 from __future__ import annotations
 
 import difflib
 import errno
-import fcntl
 import hashlib
 import json
 import lzma
 import os
 import re
-import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+
+from distil.workspace.files import appending, write_all
 
 HEAD = b'{"key": "'
 USAGE = re.compile(rb'"prompt_tokens": (\d+), "completion_tokens": (\d+)\}\}\s*$')  # how every line ends
@@ -82,11 +82,11 @@ def read_recording(name: str) -> bytes:
 
 
 class Store:
-    """Answers by request, in the file `path`, or (with `recording`) those of a shipped recording, read only.
+    """Replies by request: in the file `path`, or with `recording` those of a shipped recording, read only.
 
-    Several processes may hold the same file: whole lines are appended under a lock, and each finds what the others
-    wrote before it writes itself. `prompt_tokens` and `completion_tokens` are sums over all answers.
-    Raises ChatError for a line that is no answer, and from `put` if the disk is full.
+    Several processes may use the same file. Each appends whole lines under a lock, after it has read what the others
+    appended. `prompt_tokens` and `completion_tokens` are sums over all replies. Raises ChatError for a line that holds
+    no reply, and from `put` if the disk is full.
     """
 
     def __init__(self, path: Path | None = None, recording: str | None = None):
@@ -95,7 +95,6 @@ class Store:
         self.end = 0  # every whole line before this byte is in `places`
         self.prompt_tokens = self.completion_tokens = 0
         self.memory = bytearray()  # the lines, where there is no file
-        self.handle: int | None = None
         if recording:
             self.memory += read_recording(recording)
             for line in bytes(self.memory).splitlines(keepends=True):
@@ -104,9 +103,10 @@ class Store:
 
     def refresh(self) -> None:
         """Find what others have stored since."""
-        if self.handle is None and self.path is not None and self.path.exists():
-            self._open()
-        if self.handle is not None and os.fstat(self.handle).st_size > self.end:
+        size = self.path.stat().st_size if self.path is not None and self.path.exists() else 0
+        if self.path is not None and size < self.end:  # somebody has deleted the file
+            self.places, self.end, self.prompt_tokens, self.completion_tokens = {}, 0, 0, 0
+        if size > self.end:
             self._index()
 
     def __len__(self) -> int:
@@ -143,33 +143,15 @@ class Store:
             ) from None
 
     def _append(self, key: str, line: bytes) -> None:
-        if self.handle is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._open()
-        fcntl.flock(self.handle, fcntl.LOCK_EX)
-        try:
-            if os.fstat(self.handle).st_size != self.end:  # another process has written, or was killed writing
-                self._index()
-                os.ftruncate(self.handle, self.end)  # under the lock, a line without an end is nobody's
+        with appending(self.path) as handle:
+            self.refresh()  # under the lock: another process may have stored it meanwhile
             if key not in self:
-                try:
-                    written = 0
-                    while written < len(line):
-                        written += os.pwrite(self.handle, line[written:], self.end + written)
-                except OSError:
-                    os.ftruncate(self.handle, self.end)
-                    raise
+                write_all(handle, line)
                 self._note(line)
-        finally:
-            fcntl.flock(self.handle, fcntl.LOCK_UN)
-
-    def _open(self) -> None:
-        self.handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-        weakref.finalize(self, os.close, self.handle)
 
     def _index(self) -> None:
-        """Note every whole line from `end` on; one without its newline is being written, or never was to its end."""
-        with open(os.dup(self.handle), "rb") as lines:
+        """Note every whole line from `end` on. A last line without its newline is still being written, or was torn."""
+        with open(self.path, "rb") as lines:
             lines.seek(self.end)
             for line in lines:
                 if line.endswith(b"\n"):
@@ -198,12 +180,15 @@ class Store:
 
     def _row(self, digest: bytes) -> dict:
         start, length = self.places[digest]
-        line = os.pread(self.handle, length, start) if self.path else self.memory[start : start + length]
-        return json.loads(line)
+        if self.path is None:
+            return json.loads(self.memory[start : start + length])
+        with open(self.path, "rb") as lines:
+            lines.seek(start)
+            return json.loads(lines.read(length))
 
 
-def what_differs(body: dict, store: Store) -> str:
-    """How a request that a recording lacks differs from the most similar one it holds: fields, then lines of text."""
+def describe_difference(body: dict, store: Store) -> str:
+    """Say how a request that the store lacks differs from the most similar one in it: fields, then lines of text."""
     asked, best, closeness = text_of(body), None, -1.0
     for row in store.rows():
         text = text_of(row["request"])

@@ -1,40 +1,27 @@
 """The one client for every model behind an endpoint: teacher, rewriter, judge, served student.
 
-A request that has been answered once is never sent again: answers live in a `Store`, an append-only file keyed by
-the hash of the whole request. The store is at once the cache, the resume after a crash, and, shipped as package
-data, the *recording* that lets a class work without keys.
+A request that has been answered is never sent again: replies live in a `Store`, by the hash of the whole request. The
+store is the cache, the resume after a crash and, shipped as package data, the *recording* that lets a class work
+without keys.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlparse
 
-from distil.llm.cache import (
-    ChatError,
-    Reply,
-    Store,
-    recording_file,
-    request,
-    request_key,
-    what_differs,
-)
+from distil.llm.cache import ChatError, Reply, Store, describe_difference, request, request_key
+from distil.llm.endpoints import api_key, check_endpoint
 from distil.llm.limits import Budget, Limits
-from distil.llm.transport import NO_KEY, THIS_PROMPT, Failed, Transport, run
-from distil.models.vllm_server import AT_ONCE, LOG, VLLM, Server, alone
-from distil.models.vllm_server import check as check_vllm
+from distil.llm.transport import CONTENT_FILTER, NO_KEY, RequestError, Transport, run_coroutine
+from distil.models.vllm_server import DEFAULT_CONCURRENCY, LOG, VLLM, Server, serve_command
 from distil.workspace.environment import quiet
 
-HERE = {"localhost", "127.0.0.1", "::1"}
-KEY_VARIABLES = ("DISTIL_API_KEY", "OPENAI_API_KEY")
-TEACHERS_SHARE = 0.75  # of a GPU's free memory, for a server of our own: in 03 the student is asked beside it
-DEAD_AFTER = 50  # requests in a row that failed for good: the endpoint is down, the rest need not be tried
+TEACHER_MEMORY_SHARE = 0.75  # of a GPU's free memory, for a server of our own: in 03 the student is asked beside it
+DEAD_AFTER = 50  # so many failures in a row: the endpoint is down, and the rest need not be tried
 
 
 @dataclass(frozen=True)
@@ -47,73 +34,22 @@ class Failure:
     reason: str
 
 
-def api_key(endpoint: str) -> str | None:
-    """The key for an endpoint from the environment; a server on this machine needs none."""
-    for name in KEY_VARIABLES:
-        if os.environ.get(name, "").strip():
-            return os.environ[name].strip()
-    return NO_KEY if urlparse(endpoint).hostname in HERE else None
-
-
-def check_endpoint(endpoint: str) -> None:
-    """Raise ChatError unless `endpoint` is `recorded:NAME`, `vllm`, or a URL with a key where one is needed.
-
-    The limits in the environment (`distil.llm.limits`) are checked with it.
-    """
-    Limits.read()
-    if endpoint == VLLM:
-        return
-    if endpoint.startswith("recorded:"):
-        recording_file(endpoint.removeprefix("recorded:"))
-        return
-    url = urlparse(endpoint)
-    if url.scheme not in {"http", "https"} or not url.hostname:
-        raise ChatError(
-            f"endpoint {endpoint!r}: give recorded:NAME, vllm, or a URL such as https://api.deepseek.com/v1"
-        )
-    if url.username or url.password or url.query:  # not repeated here: it may be a key
-        raise ChatError(
-            f"the endpoint's address at {url.hostname} carries a user, a key or a query, and would be written into "
-            f"meta.json: give it without, and the key in the environment variable {KEY_VARIABLES[0]}"
-        )
-    try:
-        int(url.port or 0)
-    except ValueError:
-        raise ChatError(f"endpoint {endpoint}: the port is a number from 1 to 65535") from None
-    if api_key(endpoint) is None:
-        raise ChatError(f"endpoint {endpoint} needs a key: set the environment variable {' or '.join(KEY_VARIABLES)}")
-
-
-def check_listening(endpoint: str) -> None:
-    """Raise ChatError if `endpoint` is a server on this machine and nobody listens there; StageError if it is `vllm`
-    and that is not installed."""
-    if endpoint == VLLM:
-        check_vllm("endpoint")
-    url = urlparse(endpoint)
-    if url.hostname not in HERE:
-        return
-    try:
-        socket.create_connection((url.hostname, url.port or (443 if url.scheme == "https" else 80)), timeout=5).close()
-    except OSError as error:
-        raise ChatError(
-            f"nobody listens at {endpoint} ({error.strerror or error}): start the server there, or name another with "
-            "--set endpoint=URL"
-        ) from None
-
-
 class Chat:
-    """A model behind an OpenAI-compatible endpoint, behind a recording (`recorded:NAME`), or behind a vLLM server of
-    our own (`vllm`), which starts when an answer is first missing and ends with `close`.
+    """A model behind an endpoint: an OpenAI-compatible URL, a recording (`recorded:NAME`), or `vllm`.
+
+    `vllm` is a server of our own. It starts when an answer is first missing, and ends with `close`.
 
     `map` answers many requests at once; every answer is in `store` before it is returned. `limits` are the fields of
-    `Limits.read`, by default from the environment. `failures` lists the requests of the last `map` that
-    failed for good, `totals` what was used. Raises ChatError where the endpoint or a limit cannot be used.
+    `Limits.read`, by default from the environment. `failures` lists the requests of the last `map` that failed for
+    good; `totals` counts requests and tokens. Raises ChatError where the endpoint or a limit cannot be used.
     """
 
     def __init__(self, model: str, endpoint: str, store: Path | None = None, **limits: object):
         check_endpoint(endpoint)
         self.model, self.endpoint = model, endpoint
-        self.limits = Limits.read(**({"at_once": AT_ONCE if endpoint == VLLM else None} | limits))
+        self.limits = Limits.read(
+            **({"default_concurrency": DEFAULT_CONCURRENCY if endpoint == VLLM else None} | limits)
+        )
         self.server = Server((store or Path(LOG)).with_name(LOG), "endpoint") if endpoint == VLLM else None
         self.recorded = endpoint.startswith("recorded:")
         name = endpoint.removeprefix("recorded:") if self.recorded else None
@@ -135,7 +71,7 @@ class Chat:
         seeds: Sequence[int] | None = None,
         label: str = "requests",
     ) -> list[Reply | None]:
-        """Answer each prompt (a list of messages), in order. None stands for a request that failed after retries.
+        """Answer each prompt, a list of messages, in order. None stands for a request that failed after retries.
 
         Raises ChatError at once where trying again cannot help: a bad key, an unknown model, a context too long, a
         full disk, the cost reached, or a recording that holds no answer to one of the requests; StageError if a server
@@ -153,23 +89,23 @@ class Chat:
             raise ChatError(
                 f"{self.endpoint} holds no answer to {len(waiting)} of {len(bodies)} {label}. Name a live endpoint, "
                 "undo the change, or record anew with `distil record`. The first one that it lacks differs from the "
-                f"nearest that it holds: {what_differs(next(iter(waiting.values())), self.store)}"
+                f"nearest that it holds: {describe_difference(next(iter(waiting.values())), self.store)}"
             )
         reasons: dict[str, str] = {}
         if waiting and self.server and not self.server.runs:
             if not quiet():
                 print(f"starting vLLM with {self.model}, which takes a minute or more: {self.server.log}")
-            self.server.start(alone(self.model, self.model), TEACHERS_SHARE)
+            self.server.start(serve_command(self.model, self.model), TEACHER_MEMORY_SHARE)
             self.transport = Transport(self.server.url, NO_KEY, self.limits)
         if waiting:
-            run(self._ask_all(waiting, label, reasons))
+            run_coroutine(self._ask_all(waiting, label, reasons))
         self.failures = [
             Failure(label, index, body, reasons[key])
             for index, (key, body) in enumerate(zip(keys, bodies, strict=True))
             if key in reasons
         ]
         # a resumed map may well lack none but those that always fail; and who refuses a prompt for its words is alive
-        dead = not all(THIS_PROMPT.search(reason) for reason in reasons.values())
+        dead = not all(CONTENT_FILTER.search(reason) for reason in reasons.values())
         if dead and len(reasons) == len(set(keys)):
             raise ChatError(
                 f"{self.endpoint} answered none of {len(reasons)} {label}; the last reason: "
@@ -211,18 +147,18 @@ class Chat:
         async def work() -> None:
             nonlocal tokens, in_a_row, refused
             for key, body in jobs:
-                most = self.budget.most(body)
-                if not await self.budget.reserve(most, changed):
+                worst_case = self.budget.worst_case(body)
+                if not await self.budget.reserve(worst_case, changed):
                     refused += 1
                     return
                 cost = 0.0
                 try:
-                    reply = await self.transport.ask(body)
+                    reply = await self.transport.send(body)
                     known = reply.prompt_tokens + reply.completion_tokens
-                    cost = self.budget.cost(reply.prompt_tokens, reply.completion_tokens) if known else most
+                    cost = self.budget.cost(reply.prompt_tokens, reply.completion_tokens) if known else worst_case
                     self.store.put(body, reply)
                     tokens, in_a_row = tokens + reply.completion_tokens, 0
-                except Failed as failure:
+                except RequestError as failure:
                     reasons[key] = str(failure)
                     in_a_row += 1
                     if in_a_row >= DEAD_AFTER:
@@ -231,7 +167,7 @@ class Chat:
                             "What was answered before is kept; give the command again when it answers"
                         ) from None
                 finally:
-                    await self.budget.settle(most, cost, changed)
+                    await self.budget.settle(worst_case, cost, changed)
                 bar.set_postfix_str(self._speed(tokens / (time.monotonic() - begun)), refresh=False)
                 bar.update()
 

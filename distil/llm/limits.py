@@ -1,4 +1,4 @@
-"""How fast and for how much money an endpoint may be asked: limits from the environment, and the account of a run."""
+"""How fast, and for how much money, an endpoint may be asked: limits from the environment, and the budget of a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MEANT = {
     "max_cost": "dollars, such as 5",
     "extra": 'a JSON object for the request, such as {"chat_template_kwargs": {"enable_thinking": false}}',
 }
-OURS = ("model", "messages", "max_tokens", "seed", "stream", "n")  # what `extra` may not set
+RESERVED_FIELDS = ("model", "messages", "max_tokens", "seed", "stream", "n")  # what `extra` may not set
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,14 @@ class Limits:
     extra: dict = field(default_factory=dict)
 
     @classmethod
-    def read(cls, at_once: int | None = None, **given: object) -> Limits:
-        """Each limit as given, or else from $DISTIL_<NAME>; `at_once` stands in for a concurrency that neither says.
+    def read(cls, default_concurrency: int | None = None, **given: object) -> Limits:
+        """Read each limit: as given, or else from $DISTIL_<NAME>.
+
+        `default_concurrency` is the concurrency where neither says one.
 
         Raises ChatError for what cannot be meant.
         """
-        values = {"concurrency": at_once} if at_once else {}
+        values = {"concurrency": default_concurrency} if default_concurrency else {}
         for name in [f.name for f in fields(cls)]:
             value = given.pop(name, None)
             source = name if value is not None else f"DISTIL_{name.upper()}"
@@ -64,7 +66,7 @@ def convert(name: str, value: Any) -> object:
     """A limit from text or from a value of its type. Raises ValueError or TypeError."""
     if name == "extra":
         value = json.loads(value) if isinstance(value, str) else value
-        if not isinstance(value, dict) or any(key in value for key in OURS):
+        if not isinstance(value, dict) or any(key in value for key in RESERVED_FIELDS):
             raise ValueError
         return value
     if name == "price":
@@ -79,17 +81,17 @@ def convert(name: str, value: Any) -> object:
 
 
 class Budget:
-    """Dollars spent so far, and those that the requests under way may yet cost.
+    """Dollars spent so far, and those reserved for the requests under way.
 
-    A request under way counts with the most it can cost: every byte of its prompt a token, and all of `max_tokens`.
-    So `max_cost` is never passed, as long as the server keeps to `max_tokens` and counts its tokens.
+    A request reserves the most it can cost: every byte of its prompt a token, and all of `max_tokens`. So `max_cost`
+    is never passed, as long as the server keeps to `max_tokens` and counts its tokens.
     """
 
     def __init__(self, limits: Limits):
         self.limits, self.spent, self.reserved, self.under_way = limits, 0.0, 0.0, 0
 
     def note(self, prompt_tokens: int, completion_tokens: int) -> None:
-        """The run's store holds so many tokens, which this process, an earlier one or another has paid for."""
+        """Count the tokens in the run's store: this process, an earlier one or another has paid for them."""
         self.spent = max(self.spent, self.cost(prompt_tokens, completion_tokens))
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
@@ -97,32 +99,32 @@ class Budget:
         prompt, completion = self.limits.price or (0.0, 0.0)
         return (prompt * prompt_tokens + completion * completion_tokens) / 1e6
 
-    def most(self, body: dict) -> float:
+    def worst_case(self, body: dict) -> float:
         """Dollars that a request can cost at most."""
         return self.cost(len(json.dumps(body["messages"], ensure_ascii=False).encode()), body["max_tokens"])
 
-    async def reserve(self, most: float, changed: asyncio.Condition) -> bool:
-        """Wait until `most` dollars fit; False if they cannot, whatever the requests under way turn out to cost."""
+    async def reserve(self, worst_case: float, changed: asyncio.Condition) -> bool:
+        """Wait until so many dollars fit; False if they cannot, whatever the requests under way turn out to cost."""
         if self.limits.max_cost is None:
             return True
 
         def fits() -> bool:
-            return self.spent + self.reserved + most <= self.limits.max_cost
+            return self.spent + self.reserved + worst_case <= self.limits.max_cost
 
         async with changed:
             await changed.wait_for(lambda: fits() or not self.under_way)
             if not fits():
                 return False
-            self.reserved += most
+            self.reserved += worst_case
             self.under_way += 1
             return True
 
-    async def settle(self, most: float, cost: float, changed: asyncio.Condition) -> None:
+    async def settle(self, worst_case: float, cost: float, changed: asyncio.Condition) -> None:
         """Replace what was reserved for a request by what it cost."""
         self.spent += cost
         if self.limits.max_cost is None:
             return
         async with changed:
             self.under_way -= 1
-            self.reserved = self.reserved - most if self.under_way else 0.0  # no rounding errors are carried on
+            self.reserved = self.reserved - worst_case if self.under_way else 0.0  # no rounding errors are carried on
             changed.notify_all()

@@ -1,7 +1,7 @@
-"""Chains made in turns: a teacher that is no reasoning model is asked to solve, to check another way, and to conclude.
+"""Long chains from a teacher that is no reasoning model: it is asked to solve, to check another way, and to conclude.
 
-Asked once, it says what it does and stops. Three turns, joined, have the make of a reasoning model's chain: a first
-attempt, doubt, a second way, a comparison. Whoever shows their length has to say that they were made so.
+Asked once, such a teacher says what it does and stops. Three turns, joined, resemble the chain of a reasoning model:
+a first attempt, doubt, a second way, a comparison. Whoever reports their length must say that they were made so.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ def talk(
     seeds: Sequence[int],
     label: str,
 ) -> tuple[list[Reply | None], dict[int, str]]:
-    """(replies, why: by index) to each of `prompts`, and to the prompts named in `later` after it, joined to one reply.
+    """Ask each of `prompts`, then the prompts that `later` names for it, and join the turns to one reply.
 
-    None, with the reason in `why`, stands for a chain of which a request failed for good. A chain that is cut off in a
-    turn ends there. Later turns go without the system prompt: small models take its example for part of the problem.
-    `max_tokens` is of each turn. Raises ChatError as `Chat.map` does.
+    Returns (replies, why). A reply is None where a request of the chain failed for good; `why` has the reason, by
+    index. A chain that is cut off in a turn ends there. Later turns omit the system prompt, because small models take
+    its example for part of the problem. `max_tokens` holds for each turn. Raises ChatError as `Chat.map` does.
     """
     said: list[list[Reply]] = [[] for _ in prompts]
-    talks, why, turn = list(prompts), {}, 0
+    conversations, why, turn = list(prompts), {}, 0
     going = list(range(len(prompts)))
     while going:
         replies = chat.map(
-            [talks[i] for i in going],
+            [conversations[i] for i in going],
             max_tokens=max_tokens,
             temperature=temperature,
             seeds=[seeds[i] for i in going],
@@ -51,14 +51,14 @@ def talk(
                 said[i].append(reply)
         going = [i for i in going if i not in why and said[i][-1].finish_reason == "stop" and turn < len(later[i])]
         for i in going:
-            before = [message for message in talks[i] if message["role"] != "system"]
-            talks[i] = [*before, {"role": "assistant", "content": said[i][-1].text}, *messages(later[i][turn])]
+            before = [message for message in conversations[i] if message["role"] != "system"]
+            conversations[i] = [*before, {"role": "assistant", "content": said[i][-1].text}, *messages(later[i][turn])]
         turn += 1
     return [None if i in why else joined(parts) for i, parts in enumerate(said)], why
 
 
 def joined(parts: Sequence[Reply]) -> Reply:
-    """The turns of one chain as one reply: only the last keeps its box, and tokens are those of all turns."""
+    """Join the turns of one chain to one reply. Only the last keeps its box; the tokens are those of all turns."""
     *before, last = parts
     if not before:
         return last

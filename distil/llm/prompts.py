@@ -12,7 +12,7 @@ from distil.workspace.rows import Problem
 
 
 def template(name: str) -> str:
-    """Text of a prompt. A file of that name in the folder $DISTIL_PROMPTS goes before the package's own."""
+    """The text of a prompt. A file of that name in the folder $DISTIL_PROMPTS replaces the package's own."""
     own = os.environ.get("DISTIL_PROMPTS")
     if own and (Path(own) / f"{name}.md").is_file():
         return (Path(own) / f"{name}.md").read_text(encoding="utf-8")
@@ -34,7 +34,7 @@ def messages(name: str, **values: str) -> list[dict]:
 
 
 def fill(text: str, values: dict[str, str]) -> str:
-    """Replace each `{name}` of `values` in `text`; what is inserted is not searched again."""
+    """Replace each `{name}` of `values` in `text`. What is inserted is not searched again."""
     pattern = "|".join(re.escape("{" + name + "}") for name in values)
     return re.sub(pattern, lambda match: values[match.group()[1:-1]], text) if values else text
 

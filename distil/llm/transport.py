@@ -1,7 +1,7 @@
-"""One request to an OpenAI-compatible endpoint: paced, timed, tried again where that can help, read into a Reply.
+"""Sends one request to an OpenAI-compatible endpoint: with rate limits, a timeout and retries; reads the Reply.
 
-On aiohttp, which needs a fraction of the processor time that the `openai` package needs for a request: with many under
-way at once the client, not the endpoint, becomes what is waited for (benchmarks/results/collect.json has both).
+It uses aiohttp, which needs a fraction of the processor time that the `openai` package needs. With many requests under
+way at once, that package itself becomes the bottleneck (benchmarks/client.py measures both).
 """
 
 from __future__ import annotations
@@ -23,37 +23,37 @@ from urllib.request import getproxies, proxy_bypass
 from distil.llm.cache import ChatError, Reply
 from distil.llm.limits import Limits
 
-ATTEMPTS = 6
-FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds between attempts: doubled each time
-LONGEST_ASKED = 600.0  # seconds; who is told to come back later than this has used up a quota
-PASSING = (408, 409, 425, 429)  # of the 4xx, those that another attempt may mend
-THIS_PROMPT = re.compile(r"content[_ ]filter|data_inspection|content exists risk", re.IGNORECASE)
+MAX_ATTEMPTS = 6
+FIRST_BACKOFF, MAX_BACKOFF = 0.5, 30.0  # seconds between attempts: doubled each time
+MAX_RETRY_AFTER = 600.0  # seconds; a server that asks for a longer wait means that a quota is used up
+RETRYABLE_STATUS = (408, 409, 425, 429)  # of the 4xx; 5xx are all retried
+CONTENT_FILTER = re.compile(r"content[_ ]filter|data_inspection|content exists risk", re.IGNORECASE)
 NO_KEY = "none"  # what a server on this machine gets
-LONE = re.compile("[\ud800-\udfff]")  # half of a character, which JSON may carry and no file or request can
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # half of a character, which JSON may carry and no file or request can
 CATCH_UP = 0.05  # seconds that a late start may be made good by the next, else timers make the pace too slow
 
 
-class Failed(Exception):
-    """This request has no answer, after all attempts; others may have one. The message is the reason."""
+class RequestError(Exception):
+    """This request failed for good; others may succeed. The message is the reason."""
 
 
-class Passing(Exception):
-    """A fault that another attempt may mend; `wait` is what the server asks for, in seconds."""
+class RetryableError(Exception):
+    """A fault that another attempt may mend. `retry_after` is how many seconds the server asks to wait."""
 
-    def __init__(self, reason: str, wait: float = 0.0):
+    def __init__(self, reason: str, retry_after: float = 0.0):
         super().__init__(reason)
-        self.wait = wait
+        self.retry_after = retry_after
 
 
-class Pacer:
-    """Starts of requests, spaced so that no minute holds more than `rpm` requests or `tpm` tokens."""
+class RateLimiter:
+    """Spaces the starts of requests so that no minute holds more than `rpm` requests or `tpm` tokens."""
 
     def __init__(self, limits: Limits):
         self.request_s = 60 / limits.rpm if limits.rpm else 0.0
         self.token_s = 60 / limits.tpm if limits.tpm else 0.0
         self.free_at = self.paused_until = 0.0
 
-    async def turn(self, tokens: float, lock: asyncio.Lock) -> None:
+    async def acquire(self, tokens: float, lock: asyncio.Lock) -> None:
         """Wait until a request of about so many tokens may start."""
         async with lock:  # first come, first served
             while (wait := max(self.free_at, self.paused_until) - time.monotonic()) > 0:
@@ -62,20 +62,20 @@ class Pacer:
             self.free_at = begin + max(self.request_s, tokens * self.token_s)
 
     def correct(self, tokens: float) -> None:
-        """A request took so many tokens more (or fewer) than was thought."""
+        """Account for a request that took so many tokens more (or fewer) than was estimated."""
         self.free_at += tokens * self.token_s
 
     def pause(self, seconds: float) -> None:
-        """Start nothing for so long: the server has asked one request to wait, and would ask the others."""
+        """Start no request for so long: a server that asks one request to wait would ask the others, too."""
         self.paused_until = max(self.paused_until, time.monotonic() + seconds)
 
 
 class Transport:
-    """The way to one endpoint, open within `async with`. The key is masked in whatever the endpoint says."""
+    """A connection to one endpoint, open within `async with`. What the endpoint says is passed on without the key."""
 
     def __init__(self, endpoint: str, key: str, limits: Limits):
         self.endpoint, self.key, self.limits = endpoint, key, limits
-        self.pacer = Pacer(limits)
+        self.rate_limiter = RateLimiter(limits)
         self.answered = self.tokens = 0  # for the mean length of an answer with its prompt
 
     async def __aenter__(self) -> Transport:
@@ -97,28 +97,31 @@ class Transport:
     async def __aexit__(self, *_) -> None:
         await self.session.close()
 
-    async def ask(self, body: dict) -> Reply:
-        """The answer, after at most ATTEMPTS attempts. Raises Failed, or ChatError where no request can succeed."""
+    async def send(self, body: dict) -> Reply:
+        """Send a request, at most MAX_ATTEMPTS times.
+
+        Raises RequestError if it fails for good, ChatError where no request can succeed.
+        """
         data = json.dumps(body, ensure_ascii=False).encode()
         guess = self.tokens / self.answered if self.answered else len(data) / 3 + body["max_tokens"]
-        for attempt in range(ATTEMPTS):
-            await self.pacer.turn(guess, self.lock)
+        for attempt in range(MAX_ATTEMPTS):
+            await self.rate_limiter.acquire(guess, self.lock)
             try:
                 reply = await self._once(data)
-            except Passing as fault:
+            except RetryableError as fault:
                 reason = str(fault)
-                if fault.wait > LONGEST_ASKED:
-                    raise Failed(f"{reason} (asks to wait {fault.wait:.0f} s)") from None
-                self.pacer.pause(fault.wait)
-                if attempt + 1 < ATTEMPTS:
-                    longest = min(LONGEST_WAIT, FIRST_WAIT * 2**attempt)
+                if fault.retry_after > MAX_RETRY_AFTER:
+                    raise RequestError(f"{reason} (asks to wait {fault.retry_after:.0f} s)") from None
+                self.rate_limiter.pause(fault.retry_after)
+                if attempt + 1 < MAX_ATTEMPTS:
+                    longest = min(MAX_BACKOFF, FIRST_BACKOFF * 2**attempt)
                     await asyncio.sleep(random.uniform(longest / 2, longest))  # apart from others that failed with it
             else:
                 used = reply.prompt_tokens + reply.completion_tokens
                 self.answered, self.tokens = self.answered + 1, self.tokens + used
-                self.pacer.correct(used - guess)
+                self.rate_limiter.correct(used - guess)
                 return reply
-        raise Failed(f"{reason} ({ATTEMPTS} attempts)")
+        raise RequestError(f"{reason} ({MAX_ATTEMPTS} attempts)")
 
     async def _once(self, data: bytes) -> Reply:
         import aiohttp
@@ -133,31 +136,31 @@ class Transport:
                 "own signs it, name the proxy's certificates in the environment variable SSL_CERT_FILE"
             ) from None
         except TimeoutError:
-            raise Passing(f"no answer within {self.limits.timeout:g} s") from None
+            raise RetryableError(f"no answer within {self.limits.timeout:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise Passing(self.mask(f"no whole answer: {type(error).__name__}: {error}")) from None
+            raise RetryableError(self.mask(f"no whole answer: {type(error).__name__}: {error}")) from None
         if 200 <= response.status < 300:
             try:
                 return read_reply(json.loads(raw))
             except ValueError as error:
                 kind = response.headers.get("Content-Type", "no content type")
-                raise Passing(
+                raise RetryableError(
                     self.mask(f"{error} in an answer of {kind}: {raw[:200].decode(errors='replace')!r}")
                 ) from None
-        words = self.mask(error_words(raw))
+        words = self.mask(error_message(raw))
         said = f"HTTP {response.status}: {words}"
-        if response.status == 400 and THIS_PROMPT.search(words):
-            raise Failed(said)
-        if "insufficient_quota" in words or 300 <= response.status < 500 and response.status not in PASSING:
+        if response.status == 400 and CONTENT_FILTER.search(words):
+            raise RequestError(said)
+        if "insufficient_quota" in words or 300 <= response.status < 500 and response.status not in RETRYABLE_STATUS:
             raise ChatError(f"{self.endpoint} refused ({said}). What was answered before is kept; mend this first")
-        raise Passing(said, wait_asked(response.headers.get("Retry-After", "")))
+        raise RetryableError(said, retry_after_seconds(response.headers.get("Retry-After", "")))
 
     def mask(self, text: str) -> str:
-        """Text of the endpoint without the key, which some echo."""
+        """Replace the key, which some endpoints echo."""
         return text if self.key == NO_KEY else text.replace(self.key, "***")
 
 
-def wait_asked(header: str) -> float:
+def retry_after_seconds(header: str) -> float:
     """Seconds of a Retry-After header, given as seconds or as a date; 0 for anything else."""
     try:
         if re.fullmatch(r"\d+(\.\d+)?", header.strip()):
@@ -167,8 +170,8 @@ def wait_asked(header: str) -> float:
         return 0.0
 
 
-def error_words(raw: bytes) -> str:
-    """What an endpoint says in the body of an error: the message and code of the usual JSON, or the text itself."""
+def error_message(raw: bytes) -> str:
+    """The message of an error response: message and code of the usual JSON, or the text of the body."""
     try:
         answer = json.loads(raw)
         error = answer.get("error", answer)
@@ -186,7 +189,7 @@ def read_reply(answer: Any) -> Reply:
         fields = [message.get(name) for name in ("reasoning_content", "reasoning")]
         reasoning = next((text for text in fields if text and isinstance(text, str)), None)
         text, reasoning = split_reasoning(message.get("content") or "", reasoning)
-        text, reasoning = LONE.sub("\ufffd", text), LONE.sub("\ufffd", reasoning)
+        text, reasoning = LONE_SURROGATE.sub("\ufffd", text), LONE_SURROGATE.sub("\ufffd", reasoning)
         counts = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
         return Reply(text, reasoning, choice.get("finish_reason") or "", *counts)
     except (LookupError, TypeError, AttributeError):
@@ -205,7 +208,7 @@ def split_reasoning(text: str, reasoning: str | None) -> tuple[str, str]:
     return text.strip(), ""
 
 
-def run(job: Coroutine) -> None:
+def run_coroutine(coroutine: Coroutine) -> None:
     """Run a coroutine to its end, inside a notebook (which has a running loop) or outside.
 
     Raises what it raised; of several failures at once the ChatError, if one is among them.
@@ -215,7 +218,7 @@ def run(job: Coroutine) -> None:
 
     async def noted() -> None:
         started.append((asyncio.get_running_loop(), asyncio.current_task()))
-        await job
+        await coroutine
 
     def target() -> None:
         try:

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+from functools import cache
 from pathlib import Path
 
 from distil.models.vllm_server import VLLM
 from distil.models.weights import from_modelscope, resolve
 from distil.workspace.environment import quiet
 from distil.workspace.errors import StageError
-from distil.workspace.files import sha256
+from distil.workspace.files import read_csv, sha256
 from distil.workspace.stage import Stage
 from distil.workspace.students import home
 
-SIZES = {
-    "DistilQwen2.5-R1": ("3B", "7B", "14B", "32B"),
-    "DistilQwen2.5-DS3-0324": ("7B", "14B", "32B"),
-    "DistilQwen-ThoughtX": ("7B", "32B"),
-    "DistilQwen-ThoughtY": ("4B", "8B", "32B"),
-}
-PUBLISHED = tuple(f"{series}-{size}" for series, sizes in SIZES.items() for size in sizes)
-HUB, MODELSCOPE = "alibaba-pai", "PAI"
 TEACHER = "teacher"  # a row of 07 that only a server answers for: its weights are none of this run's
+
+
+@cache
+def published() -> dict[str, dict]:
+    """{hub, modelscope}, OWNER/NAME there, of each published student, by name."""
+    return {row["name"]: row for row in read_csv(Path(__file__).with_name("published_students.csv"))}
 
 
 def token() -> str | None:
@@ -39,7 +38,7 @@ def token() -> str | None:
 
 def own(students: str) -> list[str]:
     """Of the names in 07's parameter `students` those of this run."""
-    others = ("base", TEACHER, *PUBLISHED)
+    others = ("base", TEACHER, *published())
     return [name for name in students.split(",") if name not in others and "/" not in name]
 
 
@@ -54,10 +53,10 @@ def check(students: str, engine: str) -> None:
 
 def repository(name: str) -> str:
     """OWNER/NAME of a published student, on the Hub or on ModelScope; any other OWNER/NAME is left as it is."""
-    if name in PUBLISHED:
-        return f"{MODELSCOPE if from_modelscope() else HUB}/{name}"
+    if name in published():
+        return published()[name]["modelscope" if from_modelscope() else "hub"]
     if name.count("/") != 1:
-        raise StageError(f"no published student {name!r}; there are: {', '.join(PUBLISHED)}, or any OWNER/NAME")
+        raise StageError(f"no published student {name!r}; there are: {', '.join(published())}, or any OWNER/NAME")
     return name
 
 
@@ -100,7 +99,7 @@ def place(name: str, base: str, stage: Stage) -> tuple[str, str]:
         return "", json.loads(stage.input("01_collect/meta.json").read_text())["params"]["teacher"]
     if name == "base":
         return resolve(base), base
-    if name not in PUBLISHED and "/" not in name:
+    if name not in published() and "/" not in name:
         return str(stage.input(home(name))), stage.inputs[home(name)]
     folder = Path(name) if os.path.isdir(name) else pull(name)
     return str(folder), f"{name}@{folder.name}" if folder.parent.name == "snapshots" else sha256(folder)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distil.models.student import base_of
-from distil.models.vllm_server import LOG, Server, alone
+from distil.models.vllm_server import LOG, Server, serve_command
 from distil.workspace.errors import StageError
 from distil.workspace.stage import run_folder
 from distil.workspace.students import PLACES, home
@@ -45,15 +45,15 @@ def command(run: str, more: Sequence[str]) -> list[str]:
                 f"{name} of run {run!r} is a whole model, no adapter, and a server has one model: serve each alone, "
                 f"vllm serve {folder} --served-model-name {name}, and measure one after the other; answers are kept"
             )
-    return [*adapted(base, found), *more]
+    return [*lora_serve_command(base, found), *more]
 
 
-def adapted(base: str, adapters: dict[str, Path]) -> list[str]:
+def lora_serve_command(base: str, adapters: dict[str, Path]) -> list[str]:
     """`vllm serve` for a base, under that name, and adapters of it."""
     ranks = [json.loads((folder / "adapter_config.json").read_text())["r"] for folder in adapters.values()]
     rank = next((size for size in RANKS if size >= max(ranks)), max(ranks))
     modules = [f"{name}={folder.absolute()}" for name, folder in adapters.items()]
-    return [*alone(base, "base"), "--enable-lora", "--max-lora-rank", str(rank), "--lora-modules", *modules]
+    return [*serve_command(base, "base"), "--enable-lora", "--max-lora-rank", str(rank), "--lora-modules", *modules]
 
 
 def serve(run: str, more: Sequence[str]) -> int:
@@ -67,9 +67,9 @@ def serve(run: str, more: Sequence[str]) -> int:
 
 
 class Servers:
-    """What the engine `vllm` of 07 asks: a server for the run's adapters and their base, one for each other model.
+    """The servers behind the engine `vllm` of 07: one for the run's adapters and their base, one for each other model.
 
-    One runs at a time, from the first answer that is wanted of it until another is, or `stop`.
+    One runs at a time: from the first request to it until another is needed, or until `stop`.
     """
 
     def __init__(self, run: str):
@@ -92,7 +92,7 @@ class Servers:
         base, found = students(self.run)
         adapters = {student: folder for student, folder in found.items() if base_of(str(folder))}
         if adapters and name in ("base", *adapters):
-            return adapted(base, adapters), ["base", *adapters]
+            return lora_serve_command(base, adapters), ["base", *adapters]
         if own := base_of(model):
-            return adapted(own, {name: Path(model)}), [name]
-        return alone(model, name), [name]
+            return lora_serve_command(own, {name: Path(model)}), [name]
+        return serve_command(model, name), [name]

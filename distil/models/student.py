@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from distil.models.weights import resolve
@@ -13,6 +14,16 @@ from distil.workspace.errors import StageError
 
 TOP_P = 0.95  # of every sampled answer, as in `distil.llm.cache.request`
 BLOCK = 24  # tokens written between two looks at which answers of a batch are finished
+
+
+@dataclass(frozen=True)
+class Generated:
+    """One answer of a student."""
+
+    text: str
+    n_tokens: int  # with the end token
+    finish_reason: str  # stop, or length where it was cut off
+    seconds: float | None  # wall time of its batch over the answers in it; None where it is not known
 
 
 def load_tokenizer(folder: str):
@@ -118,7 +129,7 @@ def growing_cache():
 
 
 def sampling(temperature: float) -> dict:
-    """Settings of generation, all of them given: what a model's own generation_config.json asks for does not count."""
+    """All settings of sampling, so that none is taken from the model's own generation_config.json."""
     if temperature > 0:
         return {"do_sample": True, "temperature": temperature, "top_p": TOP_P, "top_k": 0, "repetition_penalty": 1.0}
     return {"do_sample": False, "repetition_penalty": 1.0}
@@ -130,14 +141,14 @@ def generate(
     prompts: Sequence[list[dict]],
     max_new_tokens: int,
     batch_size: int,
+    *,
     temperature: float = 0.0,
     until: Callable[[str], bool] | None = None,
-) -> Iterator[list[dict]]:
-    """Answers to chat prompts, batch by batch, in order: rows {text, n_tokens, finish_reason, seconds}.
+) -> Iterator[list[Generated]]:
+    """Answer chat prompts, batch by batch, in order.
 
-    `n_tokens` counts the end token; `seconds` is the batch's wall time divided by its rows; `finish_reason` is
-    `stop`, or `length` where `max_new_tokens` was reached first. `until` is told what an answer says so far, now and
-    then, and may end it; that counts as `length`.
+    An answer stops at its end token, or has the finish reason `length` where `max_new_tokens` was reached first.
+    `until` is told what an answer says so far, now and then, and may end it; that counts as `length`.
     """
     import torch
 
@@ -175,12 +186,6 @@ def generate(
         for row in written:
             stopped = tokenizer.eos_token_id in row
             answer = row[: row.index(tokenizer.eos_token_id) + 1] if stopped else row
-            rows.append(
-                {
-                    "text": tokenizer.decode(answer, skip_special_tokens=True).strip(),
-                    "n_tokens": len(answer),
-                    "finish_reason": "stop" if stopped else "length",
-                    "seconds": round(seconds, 6),
-                }
-            )
+            text = tokenizer.decode(answer, skip_special_tokens=True).strip()
+            rows.append(Generated(text, len(answer), "stop" if stopped else "length", round(seconds, 6)))
         yield rows

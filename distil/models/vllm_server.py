@@ -1,4 +1,4 @@
-"""A vLLM server as a process of ours: its command, its start, its end. Who asks for one says `vllm` for an address."""
+"""A vLLM server that we start and stop ourselves. The address `vllm` asks for one."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from distil.workspace.errors import StageError
 
 VLLM = "vllm"
 LOG = "server.log"  # in the run's folder
-AT_ONCE = 512  # requests under way, by our choice, where DISTIL_CONCURRENCY says nothing: the server is nobody else's
-PATIENCE = 1200  # seconds until a server has to be ready: the first start on a machine compiles
-OTHERWISE = {  # by the parameter whose value is `vllm`
+DEFAULT_CONCURRENCY = 512  # where DISTIL_CONCURRENCY says nothing: nobody else asks a server of our own
+START_TIMEOUT = 1200  # seconds until a server has to be ready: the first start on a machine compiles
+ALTERNATIVE = {  # by the parameter whose value is `vllm`
     "endpoint": "give endpoint=recorded:NAME, or the URL of a server that you start yourself",
     "engine": "give engine=transformers:75, or the URL of a server that you start yourself (distil serve)",
 }
@@ -28,17 +28,17 @@ OTHERWISE = {  # by the parameter whose value is `vllm`
 FREE = "import torch; print(*(torch.cuda.mem_get_info() if torch.cuda.is_available() else (0, 0)))"
 
 
-def alone(model: str, name: str) -> list[str]:
-    """`vllm serve` for one whole model. Sampling is left to who asks (`--generation-config vllm`)."""
+def serve_command(model: str, name: str) -> list[str]:
+    """The command `vllm serve` for one whole model. `--generation-config vllm` leaves sampling to each request."""
     return ["vllm", "serve", resolve(model), "--served-model-name", name, "--generation-config", "vllm"]
 
 
 def check(parameter: str) -> None:
-    """Raise StageError if there is no vLLM here; `parameter`, endpoint or engine, is what asks for it."""
+    """Raise StageError if there is no vLLM here. `parameter` (endpoint or engine) is what asks for it."""
     if not shutil.which("vllm"):
         raise StageError(
             f"{parameter}=vllm: vllm is not installed here (pip install vllm, on a machine with a GPU); "
-            f"{OTHERWISE[parameter]}"
+            f"{ALTERNATIVE[parameter]}"
         )
 
 
@@ -50,10 +50,10 @@ def free_memory() -> tuple[int, int]:
 
 
 class Server:
-    """One server at a time, from `start` to `stop`; `parameter`, endpoint or engine, is what asks for it.
+    """One server at a time, from `start` to `stop`. `parameter` (endpoint or engine) is what asks for it.
 
-    It ends when nobody holds this object any more, as when its cell is run again, and with this process, however that
-    ends (on Linux). `log` has its words.
+    The server ends when this object is deleted, as when its cell is run again. On Linux it also ends with this process,
+    however that ends. The file `log` has its output.
     """
 
     process: subprocess.Popen | None = None
@@ -66,7 +66,7 @@ class Server:
 
     @property
     def runs(self) -> bool:
-        """Is it there, and was it ready? Whoever is interrupted while it starts, starts it anew."""
+        """Is it running, and was it ready? A server whose start was interrupted is started anew."""
         return bool(self.url) and self.process.poll() is None
 
     def start(self, words: Sequence[str], share: float) -> None:
@@ -105,12 +105,12 @@ class Server:
 
     def _wait(self, url: str) -> None:
         begun, directly = time.monotonic(), urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        while time.monotonic() - begun < PATIENCE:
+        while time.monotonic() - begun < START_TIMEOUT:
             if (code := self.process.poll()) is not None:
                 last = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
                 raise StageError(
                     f"vllm ended with code {code} before it answered. Mend what {self.log} says, or "
-                    f"{OTHERWISE[self.parameter]}; its last lines: {' | '.join(last)}"
+                    f"{ALTERNATIVE[self.parameter]}; its last lines: {' | '.join(last)}"
                 )
             try:
                 with directly.open(f"{url}/models", timeout=10):
@@ -119,8 +119,8 @@ class Server:
                 time.sleep(1)
         self.stop()
         raise StageError(
-            f"vllm was not ready after {PATIENCE} seconds; {self.log} says how far it came. Give the command again, or "
-            f"{OTHERWISE[self.parameter]}"
+            f"vllm was not ready after {START_TIMEOUT} seconds; {self.log} says how far it came. "
+            f"Give the command again, or {ALTERNATIVE[self.parameter]}"
         )
 
 

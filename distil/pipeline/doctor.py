@@ -6,7 +6,7 @@ import os
 import shutil
 from importlib import metadata, util
 
-from distil.llm.client import KEY_VARIABLES
+from distil.llm.endpoints import KEY_VARIABLES
 from distil.pipeline.progress import progress, report_folder
 from distil.workspace.environment import RECORDED_PACKAGES, environment, root
 from distil.workspace.stage import KEPT, run_folder

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from distil.evaluate import engines, suites
-from distil.llm.client import check_endpoint, check_listening
+from distil.llm.endpoints import check_endpoint, check_listening
 from distil.models import published, vllm_server
 from distil.pipeline import report
 from distil.pipeline.progress import is_done, progress, read_run, report_folder

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from distil.publish.cards import TAGS, Names, commit, finished, suite
+from distil.publish.cards import TAGS, Names, commit, fill, finished, suite
 from distil.publish.facts import SETS, command
 from distil.publish.licences import licence, terms
 from distil.train.reward_model import HEADS
@@ -32,48 +32,19 @@ def data_card(facts: dict, names: Names) -> str:
             for kind, parts in sets.items()
         ],
     )
-    lines = "".join(f"| {kind} | {parts['train']:,} | {parts['valid']:,} |\n" for kind, parts in sets.items())
-    figures, params = judged["figures"], collected["params"]
-    card = f"""---
-{data.to_yaml()}
----
-# {names.data.partition("/")[2]}
-
-Chains of thought of a larger model, verified, shortened and chosen for one small student. Made by `distil`.
-
-| set | training rows | validation rows |
-|---|---|---|
-{lines}
-`fast` holds short chains that suit the student, `slow` long ones, `unaligned` short ones that nobody judged, `adaptive`
-long ones where the problem is hard and short ones where it is easy. Each row: `instruction`, `output`, `messages` (the
-same as a chat), `problem_id`, `chain_id`, `task`. No row is of a problem that a student was measured on.
-
-## How it was made
-
-- Teacher: {terms(facts)}.
-- Problems: {suite(facts)}, {params["n_train"]:,} for training, seed {params["seed"]}; the licence of their source holds
-  for their texts.
-- Collected: {collected["figures"]["chains"]:,} chains, {collected["figures"]["correct"]:,} with a correct answer; wrong
-  ones were left out.
-- Shortened: {rewritten["figures"]["short"]:,} of {rewritten["figures"]["slow"]:,} long chains, to a share of
-  {rewritten["figures"]["token_ratio"]} of their tokens; a rewrite that lost the answer was rejected.
-- Judged for `{judged["params"]["student"]}`: {figures["candidates"]:,} candidates, {figures["kept"]:,} kept,
-  {figures["improved"]:,} of them improved first.
-
-## Limits
-
-The answers were verified, the steps were not. The chains speak as their teacher does, mistakes of style included, and
-suit the student named above, which another student need not resemble.
-
-## Reproduce
-
-With commit {commit(judged)}:
-
-```
-{command(facts)} \\
-    --to 03_judge
-```
-"""
+    card = fill(
+        "training_set",
+        data,
+        name=names.data.partition("/")[2],
+        sets=sets,
+        suite=suite(facts),
+        teacher=terms(facts),
+        collected=collected,
+        rewritten=rewritten,
+        judged=judged,
+        commit=commit(judged),
+        command=command(facts),
+    )
     return finished(card, facts, names.data)
 
 
@@ -96,48 +67,15 @@ def reward_card(facts: dict, repository: str) -> str:
         license_name=kind_name,
         tags=[*TAGS, "reward-model"],
     )
-    figures = made["figures"]
-    heads = ", ".join(
-        f"`{head}` ({'truth' if top == 1 else 'the grade as a share of the largest'})" for head, top in HEADS.items()
+    card = fill(
+        "reward_model",
+        data,
+        name=repository.partition("/")[2],
+        repository=repository,
+        heads=HEADS,
+        figures=made["figures"],
+        teacher=terms(facts),
+        commit=commit(made),
+        command=command(facts),
     )
-    verdict = "" if figures["rv_mae"] < figures["rv_mae_length_only"] else " It is no better than that guess."
-    card = f"""---
-{data.to_yaml()}
----
-# {repository.partition("/")[2]}
-
-A small judge of chains of thought, distilled from a large one: `{base}` with a linear head for each of its outputs on
-the last token. The outputs lie between nought and one: {heads}. RV says how verbose a chain is, CD how hard it is to
-follow.
-
-On chains that it had not seen, its RV is off by {figures["rv_mae"]} on average; a guess from the chain's length alone
-is off by {figures["rv_mae_length_only"]}.{verdict}
-
-## How it was made
-
-- Fitted on graded chains of problems other than those it was tested on; commit {commit(made)}.
-- Grades by the teacher: {terms(facts)}.
-
-## Use
-
-```python
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained("{repository}")
-model = AutoModelForSequenceClassification.from_pretrained("{repository}")
-question = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-read = tokenizer(question + chain, return_tensors="pt", add_special_tokens=False)
-grades = dict(zip(model.config.id2label.values(), model(**read).logits[0].tolist()))
-```
-
-`messages` hold the question as the student is asked it, `chain` its answer. It guesses at truth and does not check it:
-use it beside a verifier, never instead of one.
-
-## Reproduce
-
-```
-{command(facts)} \\
-    --to 06_reinforce
-```
-"""
     return finished(card, facts, repository)

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import shlex
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from distil.workspace.environment import environment, root
+from distil.evaluate import settings
+from distil.workspace.environment import root
 from distil.workspace.errors import StageError
-from distil.workspace.files import read_jsonl, sha256, write_text
+from distil.workspace.files import read_csv, read_jsonl, sha256
 from distil.workspace.parameters import ParameterError, effective
-from distil.workspace.stage import STAGES, Stage, notebook_path, run_folder
+from distil.workspace.stage import STAGES, notebook_path, run_folder
 
+ASKED = f"07_eval/{settings.FILE}"
 LEVEL = "95%"  # of every interval; the one number of a card that is no measurement
 NUMBER = re.compile(r"[-+]?\d(?:[\d,]*\d)?(?:\.\d+)?(?:e-?\d+)?%?")
 SEPARATORS = re.compile(r"[\s=]+")
 SETS = ("fast", "slow", "unaligned", "adaptive")
-
-
-def write_settings(stage: Stage) -> None:
-    """`settings.json` of 07: parameters and machine. It stands for meta.json, which a stage has only at its end."""
-    settings = {"stage": stage.name, "run": stage.run, "params": stage.params, **environment()}
-    write_text(stage.path("settings.json"), json.dumps(settings, indent=1) + "\n")
 
 
 def read(run: str) -> dict[str, Any]:
@@ -35,18 +29,19 @@ def read(run: str) -> dict[str, Any]:
     """
     folder = run_folder(run)
     found: dict[str, object] = {}
-    for stage in STAGES:
-        for name in (f"{stage}/meta.json", f"{stage}/settings.json"):
-            if (folder / name).exists() and not any(key.startswith(f"{stage}/") for key in found):
-                found[name] = json.loads((folder / name).read_text(encoding="utf-8"))
+    for name in (*(f"{stage}/meta.json" for stage in STAGES), ASKED):
+        if (folder / name).exists():
+            found[name] = json.loads((folder / name).read_text(encoding="utf-8"))
+    if "params" not in found.get(ASKED, {}) and "07_eval/meta.json" in found:  # an earlier version asked
+        found[ASKED] = found["07_eval/meta.json"]
     for stage in ("01_collect", "03_judge", "04_finetune", "07_eval"):
-        if not any(name.startswith(stage) for name in found):
+        if "params" not in found.get(ASKED if stage == "07_eval" else f"{stage}/meta.json", {}):
             raise StageError(f"{folder / stage / 'meta.json'} is missing: run {stage} before a card is written")
     for name in ("07_eval/results.csv", "07_eval/differences.jsonl"):
         if not (folder / name).exists():
             raise StageError(f"{folder / name} is missing: a card has no number without a file; run 07_eval")
         unchanged(run, name, found)
-    found["07_eval/results.csv"] = table(folder / "07_eval/results.csv")
+    found["07_eval/results.csv"] = read_csv(folder / "07_eval/results.csv")
     found["07_eval/differences.jsonl"] = read_jsonl(folder / "07_eval/differences.jsonl")
     for name in (f"03_judge/{part}/{kind}.jsonl" for kind in SETS for part in ("train", "valid")):
         if (folder / name).exists():
@@ -64,21 +59,6 @@ def unchanged(run: str, name: str, facts: dict) -> None:
     wrote = facts.get(f"{stage}/meta.json", {}).get("outputs", {}).get(file)
     if wrote and sha256(run_folder(run) / name) != wrote:
         raise StageError(f"{name} of run {run!r} was changed after {stage} wrote it: run {stage} again")
-
-
-def table(path: Path) -> list[dict]:
-    """Rows of a CSV file, numbers as numbers; an empty field is None."""
-    with open(path, newline="", encoding="utf-8") as handle:
-        return [{k: number(v) for k, v in row.items()} for row in csv.DictReader(handle)]
-
-
-def number(text: str) -> float | int | str | None:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    return text or None
 
 
 def leaves(content: object) -> Iterator[object]:
@@ -129,7 +109,7 @@ def held(text: str, values: set[float]) -> bool:
 def command(facts: dict) -> str:
     """The `distil run` command that makes this run again; addresses of one's own are left to be filled in."""
     profile = facts["run.json"]["profile"]
-    metas = {name.partition("/")[0]: c for name, c in facts.items() if name.endswith(("meta.json", "settings.json"))}
+    metas = {name.partition("/")[0]: c for name, c in facts.items() if name == ASKED or name.endswith("meta.json")}
     run = next(iter(metas.values()))["run"]
     try:
         usual = effective(profile, run, []) if notebook_path(STAGES[0]).exists() else {}

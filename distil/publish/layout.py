@@ -36,9 +36,12 @@ class Upload:
 
 
 def lay_out(
-    run: str, place: str, kind: str, source: Path | None, more: Sequence[tuple[str, Path]], texts: dict[str, str]
+    run: str, place: str, kind: str, *, source: Path | None, more: Sequence[tuple[str, Path]], texts: dict[str, str]
 ) -> Upload:
-    """A folder with exactly what is to be sent: links to large files, and the texts written out."""
+    """A folder with exactly what is to be sent: the weights in `source`, `more` files, and `texts`, by name in it.
+
+    Files are linked where the disk can. Raises StageError, and leaves no folder, if something must not be published.
+    """
     inside = sorted(p.relative_to(source) for p in source.rglob("*") if p.is_file()) if source else []
     bad = [f"{name}: {leaks.by_name(str(name))}" for name in inside if leaks.by_name(str(name))]
     taken = [name for name in inside if any(fnmatch.fnmatch(str(name), pattern) for pattern in WEIGHTS)]

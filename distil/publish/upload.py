@@ -14,10 +14,10 @@ from distil.models import modelscope
 from distil.models.published import own, token
 from distil.publish.cards import Names, benchmark_file, model_card
 from distil.publish.data_cards import data_card, reward_card
-from distil.publish.facts import SETS, read, table, unchanged
+from distil.publish.facts import SETS, read, unchanged
 from distil.publish.layout import Upload, lay_out, merge
 from distil.workspace.errors import StageError
-from distil.workspace.files import write_text
+from distil.workspace.files import read_csv, write_text
 from distil.workspace.stage import run_folder
 from distil.workspace.students import home
 
@@ -126,7 +126,7 @@ def plan(run: str, push: str, repository: str, students: str) -> list[Upload]:
                 result = benchmark_file(facts, student)
                 extra = dict([result]) if result else {}
             source = merge(run, source, place) if word == "merged" else source
-        uploads.append(lay_out(run, place, kind, source, sources, {"README.md": card, **extra}))
+        uploads.append(lay_out(run, place, kind, source=source, more=sources, texts={"README.md": card, **extra}))
     return uploads
 
 
@@ -154,7 +154,7 @@ def push(run: str, what: str, repository: str, dry_run: bool) -> int:
     results = run_folder(run) / "07_eval" / "results.csv"
     if not results.exists():
         raise StageError(f"{results} is missing: run 07_eval for run {run!r} before its students are published")
-    students = ",".join(row["student"] for row in table(results))
+    students = ",".join(row["student"] for row in read_csv(results))
     if not dry_run:
         check(what, repository, students, run)
     uploads = plan(run, what, repository, students)

@@ -1,46 +1,62 @@
-"""Stage 04, its second half: white-box distillation, on a local teacher's whole distribution over the next token."""
+"""Stage 04, white-box distillation: a student learns a local teacher's whole distribution over the next token."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from distil.models.student import base_of, load, load_tokenizer
 from distil.models.weights import resolve
-from distil.train import common, memory, sft
-from distil.train.common import load_student_for_training
+from distil.train import memory
+from distil.train.common import ResultCache, dataset, on_one_gpu, train, trainer_arguments
+from distil.train.examples import default_batch_size, training_set
+from distil.train.log import last_value
+from distil.train.model import load_student_for_training
 from distil.workspace.errors import StageError
-from distil.workspace.files import digest, sha256, write_text
+from distil.workspace.files import digest, sha256
+from distil.workspace.rows import Row, TrainingRow
 
-# Bytes a token's score of a word, counted in TRL's trainer: both models' logits (4 and 2), the same divided by the
-# temperature, their logarithms (4 and 4), the loss and what it is made of (16). Not yet held against a measured peak.
-SCORES = 36
+# Bytes a logit, counted in TRL's trainer: both models' logits (4 and 2), the same divided by the temperature (4 and 2),
+# their logarithms (4 and 4), the loss and what it is made of (16). Not yet held against a measured peak.
+BYTES_PER_LOGIT = 36
 
 
-def gkd() -> tuple[type, type]:
+@dataclass(kw_only=True)
+class GKDResult(Row):
+    """What a white-box distillation came to, as `whitebox.json` keeps it."""
+
+    examples: int
+    tokens: int  # of the rows, whoever wrote the completion in the end
+    too_long: int  # rows left out
+    seconds: float
+    tokens_per_s: float
+    loss: float  # the last that was logged, nats a token
+
+
+def trl_gkd() -> tuple[type, type]:
     """TRL's (GKDConfig, GKDTrainer), without its notice that both may change: the version here is pinned."""
-    unasked = "TRL_EXPERIMENTAL_SILENCE" not in os.environ
+    was_unset = "TRL_EXPERIMENTAL_SILENCE" not in os.environ
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     try:
         from trl.experimental.gkd import GKDConfig, GKDTrainer
     finally:
-        if unasked:
+        if was_unset:
             del os.environ["TRL_EXPERIMENTAL_SILENCE"]
     return GKDConfig, GKDTrainer
 
 
 def output_size(folder: str) -> int:
-    """How many scores a model gives a position: its tokens, and what was added to round their number up."""
+    """How many logits a model gives a position: one a token, and those added to round their number up."""
     from transformers import AutoConfig
 
     return AutoConfig.from_pretrained(resolve(base_of(folder) or folder)).get_text_config().vocab_size
 
 
 def check_vocabularies(student: str, teacher: str) -> None:
-    """Raise StageError unless a score of the teacher's is about the same token as the student's, for every token."""
+    """Raise StageError unless every token has the same id in both vocabularies, and the teacher has enough logits."""
     ours, theirs = load_tokenizer(student).get_vocab(), load_tokenizer(resolve(teacher)).get_vocab()
     kinds = {
         "only the student's": ours.keys() - theirs.keys(),
@@ -60,15 +76,17 @@ def check_vocabularies(student: str, teacher: str) -> None:
         )
 
 
-def planned_for(student_folder: str, teacher_folder: str, batch: int, longest: int) -> memory.Plan:
-    """How a step's rows, of `longest` tokens at most, go through a GPU that the teacher's weights lie on as well."""
-    base, _ = memory.trained_how(teacher_folder)  # an adapter may teach, too
-    weights = memory.estimate(base, "lora", 1, 1, memory.here())["weights"]
-    return memory.plan_further(student_folder, batch, longest, taken=weights, scores=SCORES)
+def plan_beside_teacher(student_folder: str, teacher_folder: str, batch_size: int, longest: int) -> memory.Plan:
+    """The plan of a step of `batch_size` rows, of `longest` tokens at most, on a GPU that also holds the teacher."""
+    base, _ = memory.base_and_method(teacher_folder)  # an adapter may teach, too
+    weights = memory.weights_gib(base)
+    return memory.plan_further(
+        student_folder, batch_size=batch_size, longest=longest, taken=weights, bytes_per_logit=BYTES_PER_LOGIT
+    )
 
 
 def distil_from_logits(
-    rows: Sequence[dict],
+    rows: Sequence[TrainingRow],
     student_folder: str,
     teacher: str,
     out: Path,
@@ -79,19 +97,18 @@ def distil_from_logits(
     seed: int,
     on_policy: float = 0.0,
     beta: float = 0.0,
-) -> dict:
+) -> GKDResult:
     """Teach the student in `student_folder` the distribution of `teacher`, a folder or a model id; saves it to `out`.
 
-    The loss is that of GKD (Agarwal et al. 2024, arXiv 2306.13649, equation 1), in nats, the mean over the tokens of
-    a batch's completions (of each part's, where memory asks for a step in parts), of teacher P and student Q: `beta` 0
-    is KL(P||Q), 1 is KL(Q||P), and between them it is beta KL(P||M) + (1 - beta) KL(Q||M), M = beta P + (1 - beta) Q,
-    which is small near both ends. Rows, prompts and budget are those of `sft`; the prompt is rendered for the student,
-    whatever template the teacher has. `on_policy` is the share of steps in which the completions are not the rows' but
-    the student's own, sampled at temperature 1 and no longer than the longest of the rows'.
+    The loss is that of GKD (Agarwal et al. 2024, arXiv 2306.13649, equation 1) of teacher P and student Q, in nats.
+    `beta` 0 is KL(P||Q), 1 is KL(Q||P). Between them it is beta KL(P||M) + (1 - beta) KL(Q||M) with
+    M = beta P + (1 - beta) Q, which is small near both ends. It is the mean over the completion tokens of a micro
+    batch. Rows, prompts and budget are those of `sft`; the prompt is rendered by the student's template, not the
+    teacher's. In a share `on_policy` of the steps, the student writes the completions itself: sampled at temperature
+    1, no longer than the longest of the rows'.
 
-    Returns {examples, tokens, too_long, seconds, tokens_per_s, loss}; tokens are those of the rows, whoever wrote the
-    completion in the end. A finished result of the same request is not computed again. Raises StageError for shares
-    outside 0 to 1, a teacher that is the student or has another vocabulary, no row that fits, or after Unsloth.
+    A finished result of the same request is not computed again. Raises StageError for shares outside 0 to 1, if the
+    teacher is the student or has another vocabulary, if no row fits, or if Unsloth was imported before.
     """
     for name, value in (("on_policy", on_policy), ("beta", beta)):
         if not 0 <= value <= 1:
@@ -113,35 +130,39 @@ def distil_from_logits(
         "beta": beta,
         "rows": digest(*rows),
     }
-    done = out / "whitebox.json"
-    if done.exists() and json.loads(done.read_text())["request"] == request:
-        return json.loads(done.read_text())["result"]
+    cache = ResultCache(out / "whitebox.json", request, GKDResult)
+    if (known := cache.read()) is not None:
+        return known
     if "unsloth" in sys.modules:  # its models leave padding unmasked in training; GKD pads before the prompt
         raise StageError("Unsloth is at work in this process and would spoil the loss: restart the kernel, call again")
     check_vocabularies(student_folder, teacher)
     tokenizer = load_tokenizer(student_folder)
-    encoded, too_long = sft.encode_rows(rows, tokenizer, max_length)
-    if not encoded:
-        raise StageError(f"none of {len(rows)} training rows fits into max_length={max_length} tokens: raise it")
-    import datasets
-
-    datasets.disable_progress_bars()
-    batch = sft.batch_size()
-    ordered = sft.by_length(sft.fill_budget(encoded, train_tokens, seed), seed, batch)
-    planned = planned_for(student_folder, folder, batch, max(len(row["input_ids"]) for row in ordered))
-    config_class, trainer_class = gkd()
+    chosen = training_set(
+        rows,
+        tokenizer,
+        max_length=max_length,
+        train_tokens=train_tokens,
+        batch_size=default_batch_size(),
+        seed=seed,
+    )
+    planned = plan_beside_teacher(student_folder, folder, chosen.batch_size, chosen.longest)
+    config_class, trainer_class = trl_gkd()
     config = config_class(
-        **common.trainer_arguments(out, -(-len(ordered) // batch), learning_rate, seed)
-        | {"gradient_checkpointing": planned.checkpointing},
-        num_train_epochs=1,
-        per_device_train_batch_size=planned.at_once,
-        gradient_accumulation_steps=batch // planned.at_once,
+        **trainer_arguments(
+            out,
+            steps=chosen.steps,
+            learning_rate=learning_rate,
+            seed=seed,
+            batch_size=chosen.batch_size,
+            micro_batch_size=planned.micro_batch_size,
+            gradient_checkpointing=planned.gradient_checkpointing,
+        ),
         max_length=max_length,
         train_sampling_strategy="sequential",
         lmbda=on_policy,
         beta=beta,
         temperature=1.0,
-        max_new_tokens=max(sum(row["completion_mask"]) for row in encoded),
+        max_new_tokens=max(sum(row["completion_mask"]) for row in chosen.encoded),
     )
     teacher_model = load(folder)
     # Qwen2.5 has 151,936 scores or, from 7B, 152,064 for the same 151,665 tokens; the trainer wants equal numbers
@@ -149,24 +170,23 @@ def distil_from_logits(
     trainer = trainer_class(
         model=load_student_for_training(student_folder),
         teacher_model=teacher_model,
-        args=common.on_one_gpu(config),
+        args=on_one_gpu(config),
         processing_class=tokenizer,
         # TRL's collator takes encoded rows as they are, but asks for a prompt's text. Given messages, it would render
         # them itself, and teach whatever the template puts after the end token.
-        train_dataset=datasets.Dataset.from_list([row | {"prompt": ""} for row in ordered]),
+        train_dataset=dataset([row | {"prompt": ""} for row in chosen.ordered]),
     )
     # else the loss of the student's own completions would be divided by the number of tokens in those they replaced
     trainer.model_accepts_loss_kwargs = False
-    log = common.train(trainer, out, request, base=base_of(student_folder), done=done)
-    tokens = sum(len(row["input_ids"]) for row in ordered)
-    seconds = next(row["train_runtime"] for row in log if "train_runtime" in row)
-    result = {
-        "examples": len(ordered),
-        "tokens": tokens,
-        "too_long": too_long,
-        "seconds": round(seconds, 1),
-        "tokens_per_s": round(tokens / seconds, 1),
-        "loss": [row["loss"] for row in log if "loss" in row][-1],
-    }
-    write_text(done, json.dumps({"request": request, "result": result}, indent=1))
-    return result
+    log = train(trainer, out, cache, base=base_of(student_folder))
+    seconds = last_value(log, "train_runtime")
+    return cache.write(
+        GKDResult(
+            examples=len(chosen.ordered),
+            tokens=chosen.tokens,
+            too_long=chosen.too_long,
+            seconds=round(seconds, 1),
+            tokens_per_s=round(chosen.tokens / seconds, 1),
+            loss=last_value(log, "loss"),
+        )
+    )

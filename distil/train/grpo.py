@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
+from dataclasses import asdict, dataclass, fields
 from importlib import util
 from pathlib import Path
 
@@ -15,29 +15,41 @@ from distil.evaluate.answers import right
 from distil.llm.prompts import prompt_of
 from distil.models.student import base_of, encode_prompt, load_tokenizer
 from distil.train import memory
-from distil.train.common import load_student_for_training, on_one_gpu, train, trainer_arguments
+from distil.train.common import ResultCache, dataset, on_one_gpu, train, trainer_arguments
+from distil.train.log import last_value
+from distil.train.model import load_student_for_training
 from distil.train.reward_model import RewardModel
-from distil.train.rewards import TERMS, check_spread, length_trend, reward_terms
+from distil.train.rewards import TERMS, Step, check_spread, length_trend, reward_terms, steps_of
 from distil.verify.registry import verifiable
 from distil.workspace.environment import quiet
 from distil.workspace.errors import StageError
-from distil.workspace.files import digest, read_csv, sha256, write_text
-from distil.workspace.rows import Problem
+from distil.workspace.files import digest, sha256, write_csv
+from distil.workspace.rows import Problem, Row
 
-# completions that go through the model together when it learns, at most; more take turns. A laptop has 8 GiB
-AT_ONCE = {"cuda": 32, "cpu": 4}
-WRITER_GIB, WRITER_SHARE = 6, 1 / 3  # what vLLM gets beside the weights; and of a GPU's free memory at most
-COLUMNS = {  # of rewards.csv, and what TRL's log calls them
-    "step": "step",
-    "reward": "reward",
-    "stuck": "frac_reward_zero_std",
-    "tokens": "completions/mean_length",
-    "cut_off": "completions/clipped_ratio",
-    **{term: f"rewards/{term}/mean" for term in TERMS},
-}
+# the largest micro batch of completions when the student learns from them. A laptop has 8 GiB
+MAX_MICRO_BATCH = {"cuda": 32, "cpu": 4}
+VLLM_GIB, VLLM_SHARE = 6, 1 / 3  # what vLLM gets beside the weights; and of a GPU's free memory at most
 
 
-def problems_a_step() -> int:
+@dataclass(kw_only=True)
+class GRPOResult(Row):
+    """What a reinforcement came to, as `reinforce.json` keeps it."""
+
+    steps: int
+    completions: int
+    tokens: int  # of the completions
+    reward_first: float
+    reward_last: float
+    stuck: int  # steps in which no group of attempts had any difference of reward
+    length: str  # steady, collapse or explosion: of `rewards.length_trend`
+    length_ratio: float
+    seconds: float  # since it was last started
+    writing_s: float  # of these, while attempts were written
+    tokens_per_s: int  # of writing alone
+    engine: str  # vllm or transformers
+
+
+def problems_per_step() -> int:
     """How many problems are tried in one step."""
     import torch
 
@@ -45,31 +57,30 @@ def problems_a_step() -> int:
 
 
 def engine() -> str:
-    """What writes the attempts: `vllm`, in this process, on a GPU where it is installed; else `transformers`."""
+    """What writes the attempts: `vllm`, in this process, if there is a GPU and it is installed; else `transformers`."""
     import torch
 
     return "vllm" if torch.cuda.is_available() and util.find_spec("vllm") else "transformers"
 
 
-def writers_gib(student: str) -> float:
-    """GiB that vLLM may take: its copy of the weights and what writing needs, a third of what is free at most.
+def vllm_gib(student: str) -> float:
+    """GiB that vLLM may take: its copy of the weights and what writing needs, but at most a third of what is free.
 
-    It takes all that it is given, whatever the size of the GPU.
+    It must be told: it takes all that it is given, whatever the size of the GPU.
     """
-    machine = memory.here()
-    weights = memory.estimate(*memory.trained_how(student), 1, 1, machine)["weights"]
-    return min(WRITER_SHARE * machine.gib, weights + WRITER_GIB)
+    weights = memory.weights_gib(*memory.base_and_method(student))
+    return min(VLLM_SHARE * memory.this_machine().gib, weights + VLLM_GIB)
 
 
-def planned_for(student: str, attempts: int, longest: int, taken: float) -> memory.Plan:
-    """How the `attempts` of a step, of `longest` tokens at most, are learned from, `taken` GiB being for others."""
-    most = min(attempts, AT_ONCE[memory.here().place])
-    at_once = max(n for n in range(1, most + 1) if attempts % n == 0)
-    return memory.plan_further(student, at_once, longest, taken=taken)
+def plan_learning(student: str, attempts: int, longest: int, taken: float) -> memory.Plan:
+    """The plan of learning from a step's `attempts`, of `longest` tokens at most, with `taken` GiB used by others."""
+    most = min(attempts, MAX_MICRO_BATCH[memory.this_machine().device])
+    size = max(n for n in range(1, most + 1) if attempts % n == 0)
+    return memory.plan_further(student, batch_size=size, longest=longest, taken=taken)
 
 
 def timed_trainer_class():
-    """TRL's trainer, which notes how many tokens of attempts it wrote, and in how many seconds."""
+    """TRL's trainer; it also counts the tokens of the attempts it wrote, and the seconds that took."""
     from trl import GRPOTrainer
 
     class TimedGRPOTrainer(GRPOTrainer):
@@ -87,7 +98,7 @@ def timed_trainer_class():
 
 @contextmanager
 def without_bars() -> Iterator[None]:
-    """In a batch run nothing goes to stderr: vLLM draws its bars whatever it is told. Exceptions come through."""
+    """In a batch run, discard what goes to stderr: vLLM always draws its bars. Exceptions come through."""
     if not quiet():
         yield
         return
@@ -96,25 +107,20 @@ def without_bars() -> Iterator[None]:
         yield
 
 
-def watch_spread():
+def spread_callback():
     """A callback that stops a training from which nothing can be learned (`rewards.check_spread`)."""
     from transformers import TrainerCallback
 
-    class WatchSpread(TrainerCallback):
+    class Spread(TrainerCallback):
         def on_log(self, args, state, control, **_):
-            check_spread(rows_of(state.log_history))
+            check_spread(steps_of(state.log_history))
 
-    return WatchSpread()
-
-
-def rows_of(log: Sequence[dict]) -> list[dict]:
-    """The steps of TRL's log, with our names."""
-    return [{name: row[source] for name, source in COLUMNS.items()} for row in log if "reward" in row]
+    return Spread()
 
 
 def reward_functions(reward_model: str, line: tuple[float, float], gated: bool, max_completion: int) -> list:
     """A function a term, as TRL wants them; a completion is graded once for all of them."""
-    graded = RewardModel(reward_model)
+    judge = RewardModel(reward_model)
     known: dict[str, list[dict]] = {}
 
     def terms(completions: list, completion_ids: list, problem: list[str]) -> list[dict]:
@@ -122,18 +128,22 @@ def reward_functions(reward_model: str, line: tuple[float, float], gated: bool, 
         key = digest(*texts, *problem)
         if key not in known:
             known.clear()  # the functions are called one after the other on the same completions
-            rows = [Problem.from_dict(json.loads(p)) for p in problem]
-            grades = graded.grades([row["question"] for row in rows], texts)
-            solved = right(texts, rows, boxed_only=True)
+            problems = [Problem.from_dict(json.loads(text)) for text in problem]
+            grades = judge.grades([p.question for p in problems], texts)
+            solved = right(texts, problems, boxed_only=True)
             known[key] = [
-                reward_terms(text, row, rv, cd, line, len(ids) / max_completion, gated, ok)
-                for text, row, (rv, cd, _), ids, ok in zip(texts, rows, grades, completion_ids, solved, strict=True)
+                reward_terms(
+                    text, p, rv=rv, cd=cd, line=line, used=len(ids) / max_completion, gated=gated, correct=correct
+                )
+                for text, p, (rv, cd, _), ids, correct in zip(
+                    texts, problems, grades, completion_ids, solved, strict=True
+                )
             ]
         return known[key]
 
     def function_of(name: str):
         def function(completions, completion_ids, problem, **_):
-            return [row[name] for row in terms(completions, completion_ids, problem)]
+            return [of_one[name] for of_one in terms(completions, completion_ids, problem)]
 
         function.__name__ = name
         return function
@@ -142,12 +152,12 @@ def reward_functions(reward_model: str, line: tuple[float, float], gated: bool, 
 
 
 def grpo(
-    problems: Sequence[dict],
+    problems: Sequence[Problem],
     student: str,
     reward_model: str,
-    line: tuple[float, float],
     out: Path,
     *,
+    line: tuple[float, float],
     steps: int,
     group: int,
     learning_rate: float,
@@ -155,52 +165,53 @@ def grpo(
     gated: bool,
     seed: int,
     max_completion: int,
-) -> dict:
-    """GRPO from the student in folder `student`: `steps` steps of `problems_a_step` problems, `group` attempts at each.
+) -> GRPOResult:
+    """GRPO from the student in folder `student`: `steps` steps of `problems_per_step` problems, `group` attempts each.
 
-    Saves the student and `rewards.csv` (every term's mean, length and lack of spread at every step) to `out`. Returns
-    {steps, completions, tokens, reward_first, reward_last, stuck, length, length_ratio, seconds, writing_s,
-    tokens_per_s, engine}: seconds since it was last started; tokens_per_s of writing alone; `stuck` counts steps in
-    which no group had any difference of reward; `length` says if it was steady. Goes on from its last checkpoint; a
-    finished result of the same request is not computed again. Raises StageError if too few problems can be verified,
-    or if the reward never differs.
+    `line`, `weights` and `gated` make the reward, as `rewards` has it. The student and `rewards.csv`, a `Step` a row,
+    go to `out`. An interrupted training goes on from its last checkpoint; a finished result of the same request is not
+    computed again. Raises StageError if too few problems can be verified, or if the reward never differs.
     """
     request = {
         "student": sha256(Path(student)), "reward_model": sha256(Path(reward_model)), "line": list(line),
         "steps": steps, "group": group, "learning_rate": learning_rate, "weights": weights, "gated": gated,
         "seed": seed, "max_completion": max_completion, "problems": digest(*problems),
     }  # fmt: skip
-    done = out / "reinforce.json"
-    if done.exists() and json.loads(done.read_text())["request"] == request:
-        return json.loads(done.read_text())["result"]
-    import datasets
+    cache = ResultCache(out / "reinforce.json", request, GRPOResult)
+    if (known := cache.read()) is not None:
+        return known
     from trl import GRPOConfig
 
-    datasets.disable_progress_bars()
     tokenizer = load_tokenizer(student)
     usable = [p for p in problems if verifiable(p)]
-    if len(usable) < problems_a_step():
+    if len(usable) < problems_per_step():
         raise StageError(
-            f"{len(usable)} of {len(problems)} problems can be verified, and GRPO takes {problems_a_step()} a step: "
+            f"{len(usable)} of {len(problems)} problems can be verified, and GRPO takes {problems_per_step()} a step: "
             "collect more"
         )
     rows = [{"prompt": prompt_of(p), "problem": json.dumps(p.to_dict())} for p in usable]
-    attempts = problems_a_step() * group
+    attempts = problems_per_step() * group
     longest = max(len(encode_prompt(tokenizer, row["prompt"])) for row in rows) + max_completion
     vllm, taken = {}, sum(file.stat().st_size for file in Path(reward_model).glob("*.safetensors")) / memory.GIB
     if engine() == "vllm":
-        writers = writers_gib(student)
+        for_vllm = vllm_gib(student)
         vllm = {"use_vllm": True, "vllm_mode": "colocate", "vllm_max_model_length": longest,
-                "vllm_gpu_memory_utilization": writers / memory.whole_gpu()}  # fmt: skip
-        taken += writers
-    planned = planned_for(student, attempts, longest, taken)
+                "vllm_gpu_memory_utilization": for_vllm / memory.gpu_gib()}  # fmt: skip
+        taken += for_vllm
+    planned = plan_learning(student, attempts, longest, taken)
     config = GRPOConfig(
-        **trainer_arguments(out, steps, learning_rate, seed)
-        | {"logging_steps": 1, "gradient_checkpointing": planned.checkpointing},
+        **trainer_arguments(
+            out,
+            steps=steps,
+            learning_rate=learning_rate,
+            seed=seed,
+            batch_size=attempts,
+            micro_batch_size=planned.micro_batch_size,
+            gradient_checkpointing=planned.gradient_checkpointing,
+        )
+        | {"logging_steps": 1},
         **vllm,
         max_steps=steps,
-        per_device_train_batch_size=planned.at_once,
-        gradient_accumulation_steps=attempts // planned.at_once,
         num_generations=group,
         temperature=1.0,
         beta=0.0,
@@ -214,34 +225,33 @@ def grpo(
             args=on_one_gpu(config),
             processing_class=tokenizer,
             reward_funcs=reward_functions(reward_model, line, gated, max_completion),
-            train_dataset=datasets.Dataset.from_list(rows),
-            callbacks=[watch_spread()],
+            train_dataset=dataset(rows),
+            callbacks=[spread_callback()],
         )
-    log = train(trainer, out, request, base=base_of(student), done=done)
-    with open(out / "rewards.csv", "w", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows_of(log))
-    result = summary(read_csv(out / "rewards.csv"), attempts) | {
-        "seconds": round(next(row["train_runtime"] for row in reversed(log) if "train_runtime" in row), 1),
-        "writing_s": round(trainer.writing_s, 1),
-        "tokens_per_s": round(trainer.written / max(1e-9, trainer.writing_s)),
-        "engine": engine(),
-    }
-    write_text(done, json.dumps({"request": request, "result": result}, indent=1))
-    return result
+    log = train(trainer, out, cache, base=base_of(student))
+    taken_steps = steps_of(log)
+    write_csv(out / "rewards.csv", [asdict(step) for step in taken_steps], [field.name for field in fields(Step)])
+    return cache.write(
+        GRPOResult(
+            **summary(taken_steps, attempts),
+            seconds=round(last_value(log, "train_runtime"), 1),
+            writing_s=round(trainer.writing_s, 1),
+            tokens_per_s=round(trainer.written / max(1e-9, trainer.writing_s)),
+            engine=engine(),
+        )
+    )
 
 
-def summary(rows: Sequence[dict], attempts: int) -> dict:
-    """What `rewards.csv` says on the whole, for steps of so many `attempts`."""
-    word, ratio = length_trend([row["tokens"] for row in rows])
+def summary(steps: Sequence[Step], attempts: int) -> dict:
+    """The fields of `GRPOResult` that follow from the steps, each of so many `attempts`."""
+    word, ratio = length_trend([step.tokens for step in steps])
     return {
-        "steps": len(rows),
-        "completions": attempts * len(rows),
-        "tokens": round(sum(attempts * row["tokens"] for row in rows)),
-        "reward_first": round(rows[0]["reward"], 3),
-        "reward_last": round(rows[-1]["reward"], 3),
-        "stuck": sum(row["stuck"] == 1 for row in rows),
+        "steps": len(steps),
+        "completions": attempts * len(steps),
+        "tokens": round(sum(attempts * step.tokens for step in steps)),
+        "reward_first": round(steps[0].reward, 3),
+        "reward_last": round(steps[-1].reward, 3),
+        "stuck": sum(step.stuck == 1 for step in steps),
         "length": word,
         "length_ratio": ratio,
     }

@@ -1,24 +1,25 @@
-"""The log of a training: what is added to each of its rows, and its file."""
+"""The log of a training: what is added to each of its rows, how it is read, and its file."""
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from distil.workspace.environment import peak_ram_gb
+from distil.workspace.files import write_csv
 
 
-def watch():
-    """A callback that adds to each row of the log the real tokens a second since the last row, and the peak memory.
+def throughput_callback():
+    """A callback that adds two columns to the log: tokens a second since the last row, and the peak memory in GiB.
 
-    TRL counts the tokens, padding left out; where Unsloth has taken that away, they are counted as batches are made.
+    Padding is not counted. TRL counts the tokens; Unsloth takes that away, so they are also counted as batches are
+    made.
     """
     import torch
     from transformers import TrainerCallback
 
-    class Watch(TrainerCallback):
+    class Throughput(TrainerCallback):
         def on_train_begin(self, args, state, control, train_dataloader=None, **_):
             self.at, self.tokens, self.begun, self.batches = time.perf_counter(), 0.0, state.global_step, []
             if train_dataloader is not None:
@@ -37,11 +38,11 @@ def watch():
             row["memory_gb"] = round(torch.cuda.max_memory_allocated() / 2**30 if gpu else peak_ram_gb(), 2)
             self.at, self.tokens = now, tokens
 
-    return Watch()
+    return Throughput()
 
 
 def each_batch(dataloader, see: Callable[[object], None]) -> None:
-    """Have `see` called with every batch that a trainer's `dataloader` makes from now on, when it is made."""
+    """Call `see` with every batch that a trainer's `dataloader` makes from now on, as it is made."""
     loader = getattr(dataloader, "base_dataloader", dataloader)
     collate = loader.collate_fn
 
@@ -61,11 +62,12 @@ def real_tokens(batch: object) -> int:
     return batch["input_ids"].numel() if mask is None else int(mask.sum())
 
 
+def last_value(log: Sequence[dict], column: str):
+    """The last value in a column of the log; None if there is none."""
+    return next((row[column] for row in reversed(log) if column in row), None)
+
+
 def write_log(log: Sequence[dict], path: Path) -> None:
     """The trainer's log as CSV, a column a quantity."""
     columns = sorted({name for row in log for name in row}, key=lambda name: (name != "step", name))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, columns)
-        writer.writeheader()
-        writer.writerows(log)
+    write_csv(path, log, columns)

@@ -6,47 +6,46 @@ from dataclasses import dataclass, replace
 
 from distil.models.student import base_of
 from distil.models.weights import resolve
-from distil.train.common import LORA, TARGETS, backend, processes, sharded
+from distil.train.model import LORA, TARGETS, backend, uses_fsdp, world_size
 from distil.workspace.errors import StageError
 
 GIB = 2**30
 ADAM = 4 + 8  # bytes a trained weight: its gradient, and Adam's two moments, in float32
 SAVED = 16, 8  # bytes a token that a layer keeps for its way back: a hidden unit, and one of the wider middle
-ENOUGH = 4096  # tokens at once, by our choice: with fewer, layers are computed again to make room for more
-# bytes a token's score of one word takes: with TRL its copy in float32 and the gradient of that, too
-SCORES = {"unsloth": 2, "trl": 10}
+ENOUGH_TOKENS = 4096  # in a micro batch, by our choice: with fewer, layers are computed again to make room for more
+# with TRL a logit's copy in float32 and the gradient of that, too
+BYTES_PER_LOGIT = {"unsloth": 2, "trl": 10}
 MARGIN = 0.9  # of a GPU's memory; the rest is for what no estimate sees
 FLOORS = {"cpu": 1.0, "cuda": 0.0}  # GiB that the process takes with nothing loaded; a GPU's context is not counted
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a training runs: `place` (cpu or cuda), `backend` (unsloth or trl), GiB that it may take of one GPU, and
-    how many GPUs share the weights between them."""
+    """Where a training runs."""
 
-    place: str
-    backend: str
-    gib: float = 0.0
-    sharers: int = 1
+    device: str  # cpu or cuda
+    backend: str  # unsloth or trl
+    gib: float = 0.0  # that the training may take of one GPU
+    shards: int = 1  # GPUs that share the weights between them (FSDP)
 
 
-def here() -> Machine:
+def this_machine() -> Machine:
     """This machine, with what others leave of its GPU: a teacher may be served on it.
 
-    Several processes must cut a step up alike, so that they go by the size of a GPU, which all see alike.
+    Several processes must cut a step up alike. So they go by the whole size of a GPU, which is the same for all.
     """
     import torch
 
     if not torch.cuda.is_available():
         return Machine("cpu", "trl")
-    gib = whole_gpu()
-    if processes() == 1:
+    gib = gpu_gib()
+    if world_size() == 1:
         ours = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()  # kept by torch, and free to be used again
         gib = (torch.cuda.mem_get_info()[0] + ours) / GIB
-    return Machine("cuda", backend(), gib, processes() if sharded() else 1)
+    return Machine("cuda", backend(), gib, world_size() if uses_fsdp() else 1)
 
 
-def whole_gpu() -> float:
+def gpu_gib() -> float:
     """GiB of the GPU, free or not."""
     import torch
 
@@ -55,31 +54,50 @@ def whole_gpu() -> float:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a step goes through a GPU: `at_once` rows together, a divisor of its rows; the others follow, and their
-    gradients are added up. With `checkpointing` a layer's insides are computed again on the way back. `parts`: GiB."""
+    """How a step goes through a GPU: a micro batch after the other, their gradients added up."""
 
-    at_once: int
-    checkpointing: bool
-    parts: dict[str, float]
+    micro_batch_size: int  # rows, a divisor of those of the step
+    gradient_checkpointing: bool  # are a layer's activations computed again on the way back?
+    parts: dict[str, float]  # GiB, of `estimate`
 
 
 def plan(
-    student: str, method: str, rows: int, longest: int, machine: Machine | None = None, scores: int | None = None
+    student: str,
+    method: str,
+    *,
+    batch_size: int,
+    longest: int,
+    machine: Machine | None = None,
+    bytes_per_logit: int | None = None,
 ) -> Plan:
-    """As many of a step's `rows`, the longest of `longest` tokens, at once as a GPU's memory allows by `estimate`.
+    """The largest micro batch that `estimate` fits into a GPU, of a step of rows of at most `longest` tokens.
 
-    Without checkpointing if `ENOUGH` tokens, or all rows, fit so. On a CPU all rows. Raises StageError if there is no
-    way.
+    Without checkpointing if `ENOUGH_TOKENS`, or all rows, fit so. A CPU takes all rows at once. Raises StageError if
+    not even one row fits.
     """
-    machine = machine or here()
-    if machine.place == "cpu":
-        return Plan(rows, False, estimate(student, method, rows, longest, machine, scores=scores))
-    room, parts_of_step = MARGIN * machine.gib, sorted((n for n in range(1, rows + 1) if rows % n == 0), reverse=True)
-    for checkpointing in (False, True):
-        for at_once in parts_of_step:
-            parts = estimate(student, method, at_once, longest, machine, checkpointing, scores)
-            if parts["total"] <= room and (checkpointing or at_once * longest >= min(ENOUGH, rows * longest)):
-                return Plan(at_once, checkpointing, parts)
+    machine = machine or this_machine()
+
+    def parts_of(size: int, gradient_checkpointing: bool) -> dict[str, float]:
+        return estimate(
+            student,
+            method,
+            micro_batch_size=size,
+            max_length=longest,
+            machine=machine,
+            gradient_checkpointing=gradient_checkpointing,
+            bytes_per_logit=bytes_per_logit,
+        )
+
+    if machine.device == "cpu":
+        return Plan(batch_size, False, parts_of(batch_size, False))
+    room = MARGIN * machine.gib
+    divisors = sorted((n for n in range(1, batch_size + 1) if batch_size % n == 0), reverse=True)
+    for gradient_checkpointing in (False, True):
+        for size in divisors:
+            parts = parts_of(size, gradient_checkpointing)
+            enough = size * longest >= min(ENOUGH_TOKENS, batch_size * longest)
+            if parts["total"] <= room and (gradient_checkpointing or enough):
+                return Plan(size, gradient_checkpointing, parts)
     raise StageError(
         f"training {student} by {method} with a row of {longest} tokens takes about {parts['total']} GiB, and this GPU "
         f"has room for {room:.1f}: take shorter rows (max_length, max_completion), or choose "
@@ -87,40 +105,49 @@ def plan(
     )
 
 
-def plan_further(student: str, rows: int, longest: int, taken: float = 0.0, scores: int | None = None) -> Plan:
+def plan_further(
+    student: str, *, batch_size: int, longest: int, taken: float = 0.0, bytes_per_logit: int | None = None
+) -> Plan:
     """The `plan` of training the student in a folder further, through TRL, where `taken` GiB of a GPU are not for it.
 
     Raises StageError as `plan` does.
     """
-    machine, (model, method) = replace(here(), backend="trl"), trained_how(student)
-    if machine.place == "cuda":
+    machine, (model, method) = replace(this_machine(), backend="trl"), base_and_method(student)
+    if machine.device == "cuda":
         # the base of an adapter lies in float32 then, twice of what the estimate takes it for
-        doubled = estimate(model, method, 1, 1, machine)["weights"] if method == "lora" else 0.0
+        doubled = weights_gib(model, method) if method == "lora" else 0.0
         machine = replace(machine, gib=machine.gib - taken - doubled)
-    return plan(model, method, rows, longest, machine, scores)
+    return plan(model, method, batch_size=batch_size, longest=longest, machine=machine, bytes_per_logit=bytes_per_logit)
 
 
-def trained_how(student: str) -> tuple[str, str]:
+def base_and_method(student: str) -> tuple[str, str]:
     """(the model, lora or full) of the student in a folder, as `estimate` asks for them."""
     base = base_of(student)
     return (base, "lora") if base else (student, "full")
 
 
+def weights_gib(model: str, method: str = "lora") -> float:
+    """GiB of a model's weights on this machine, as `estimate` counts them for a method."""
+    return estimate(model, method, micro_batch_size=1, max_length=1, machine=this_machine())["weights"]
+
+
 def estimate(
     student: str,
     method: str,
-    rows: int,
+    *,
+    micro_batch_size: int,
     max_length: int,
     machine: Machine,
-    checkpointing: bool = False,
-    scores: int | None = None,
+    gradient_checkpointing: bool = False,
+    bytes_per_logit: int | None = None,
 ) -> dict[str, float]:
-    """GiB that `finetune.sft` takes at its peak, by part: weights, training, activations, logits, process, total.
+    """GiB that `sft` takes at its peak, by part: weights, training, activations, logits, process, total.
 
-    `rows` at once of at most `max_length` tokens each. Activations: what Korthikanti et al. 2022 (arXiv 2205.05198,
-    section 4.1) count for a layer at 16 bits, without dropout and the attention matrix, which no kernel here keeps, and
-    with four products of the middle's width, since these models gate it; with checkpointing only each layer's input,
-    and one layer at a time is computed again. Logits: `scores` bytes a token and word, by default those of `SCORES`.
+    A micro batch has rows of at most `max_length` tokens. Activations are what Korthikanti et al. 2022 (arXiv
+    2205.05198, section 4.1) count for a layer at 16 bits, with two changes. Dropout and the attention matrix are left
+    out: no kernel here keeps them. Four products of the middle's width are counted, since these models gate it. With
+    checkpointing only each layer's input is kept, and one layer at a time is computed again. Logits take
+    `bytes_per_logit` a token and word of the vocabulary, by default those of `BYTES_PER_LOGIT`.
     """
     from accelerate import init_empty_weights
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -140,15 +167,15 @@ def estimate(
         # 4 bits a weight, and for each 64 of them a scale of 32 bits
         weights, trained = 0.5625 * in_linear + 2 * (all_weights - in_linear) + 4 * adapter, adapter
     else:
-        weights, trained = (2 if machine.place == "cuda" else 4) * all_weights + 4 * adapter, adapter
-    tokens, layers = rows * max_length, config.num_hidden_layers
+        weights, trained = (2 if machine.device == "cuda" else 4) * all_weights + 4 * adapter, adapter
+    tokens, layers = micro_batch_size * max_length, config.num_hidden_layers
     one = SAVED[0] * config.hidden_size + SAVED[1] * config.intermediate_size
-    kept = 2 * config.hidden_size * layers + one if checkpointing else one * layers
+    kept = 2 * config.hidden_size * layers + one if gradient_checkpointing else one * layers
     parts = {
-        "weights": weights / machine.sharers / GIB,
-        "training": ADAM * trained / machine.sharers / GIB,
+        "weights": weights / machine.shards / GIB,
+        "training": ADAM * trained / machine.shards / GIB,
         "activations": tokens * kept / GIB,
-        "logits": tokens * config.vocab_size * (scores or SCORES[machine.backend]) / GIB,
-        "process": FLOORS[machine.place],
+        "logits": tokens * config.vocab_size * (bytes_per_logit or BYTES_PER_LOGIT[machine.backend]) / GIB,
+        "process": FLOORS[machine.device],
     }
     return {name: round(value, 2) for name, value in (parts | {"total": sum(parts.values())}).items()}

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from distil.chains.judge import select_fast, split_by_problem
 from distil.llm.prompts import prompt_of
 from distil.models.student import load_tokenizer
-from distil.train.common import prepare_backend
+from distil.train.model import prepare_backend
 from distil.verify.registry import is_correct, verifiable, verifier_of
 from distil.workspace.errors import StageError
-from distil.workspace.rows import Pair
+from distil.workspace.rows import AlignedChain, Chain, Pair, Problem, Row
 
 GAPS = {
     "small": "03 improved no chain of this run",
@@ -21,6 +22,14 @@ GAPS = {
     "own": "the student answered none of the problems wrongly in due form",
 }
 WATCHED = 6  # pairs a gap that are looked at and not trained on
+
+
+@dataclass(kw_only=True)
+class Mistake(Row):
+    """A student's own wrong answer to a problem, a row of `own.jsonl`."""
+
+    problem_id: str
+    text: str
 
 
 def parse_betas(text: str) -> dict[str, float]:
@@ -42,37 +51,39 @@ def parse_betas(text: str) -> dict[str, float]:
 
 
 def build_pairs(
-    aligned: Sequence[dict],
-    corrupted: Sequence[dict],
-    own: Sequence[dict],
-    problems: dict[str, dict],
+    aligned: Sequence[AlignedChain],
+    corrupted: Sequence[Chain],
+    own: Sequence[Mistake],
+    problems: dict[str, Problem],
+    *,
     betas: dict[str, float],
     max_pairs: int,
     seed: int,
-) -> list[dict]:
-    """Rows {prompt, chosen, rejected, gap, beta, problem_id, split}, the gaps as even as they come.
+) -> list[Pair]:
+    """Pairs of the gaps named in `betas`, as evenly as they come; `problems` by their ids.
 
-    At most `max_pairs` of split `train`, and up to `WATCHED` a gap of split `valid`, of other problems.
-    small: the aligned form of a chain over its original, which was correct but unsuitable; medium: such an original
-    over its corrupted form; large: an aligned chain over its corrupted form; own: the chain that 04 taught over a wrong
-    answer of the student itself (`own`, rows of `own_mistakes`). A chain is compared with its own corruption, which is
-    about as long: a chosen side that is longer as a rule would teach wordiness. Raises StageError if one of the gaps
-    named in `betas` has no pair, and says what it lacks.
+    At most `max_pairs` are of split `train`, and up to `WATCHED` a gap of split `valid`, of other problems. The gaps:
+    small: the aligned form of a chain over its original, which was correct but unsuitable.
+    medium: such an original over its corrupted form.
+    large: an aligned chain over its corrupted form.
+    own: the chain that 04 taught over a wrong answer of the student itself.
+    A chain is compared with its own corruption, which is about as long. A chosen side that is usually longer would
+    teach wordiness. Raises StageError if a gap named in `betas` has no pair, and says what it lacks.
     """
-    bad = {row["parent"]: row.full_text for row in corrupted}
-    wrong = {row["problem_id"]: row["text"] for row in own}
-    taught = {chain["id"] for chain in select_fast([row["chain"] for row in aligned if row["kept"]])}
+    bad = {chain.parent: chain.full_text for chain in corrupted}
+    wrong = {mistake.problem_id: mistake.text for mistake in own}
+    taught = {chain.id for chain in select_fast([row.chain for row in aligned if row.kept])}
     found: dict[str, list[tuple[str, str, str]]] = {gap: [] for gap in GAPS}
     for row in aligned:
-        name, original, final = row["problem_id"], row["trail"][0]["text"], row["chain"].full_text
-        unsuitable = row["trail"][0]["difficulty"] in ("easy", "hard")
-        if row["kept"] and unsuitable:
+        name, original, final = row.problem_id, row.trail[0]["text"], row.chain.full_text
+        unsuitable = row.trail[0]["difficulty"] in ("easy", "hard")
+        if row.kept and unsuitable:
             found["small"].append((name, final, original))
-        if unsuitable and row["id"] in bad:
-            found["medium"].append((name, original, bad[row["id"]]))
-        if row["kept"] and row["id"] in bad:
-            found["large"].append((name, final, bad[row["id"]]))
-        if row["chain"]["id"] in taught and name in wrong:
+        if unsuitable and row.id in bad:
+            found["medium"].append((name, original, bad[row.id]))
+        if row.kept and row.id in bad:
+            found["large"].append((name, final, bad[row.id]))
+        if row.chain.id in taught and name in wrong:
             found["own"].append((name, final, wrong[name]))
     for gap in betas:
         found[gap] = [pair for pair in dict.fromkeys(found[gap]) if pair[1] != pair[2]]
@@ -96,15 +107,15 @@ def build_pairs(
         for name, chosen, rejected in found[gap][place : place + 1]
     ]
     train, valid = split_by_problem(rows, seed)
-    watched = [row for gap in betas for row in [r for r in valid if r["gap"] == gap][:WATCHED]]
-    return [row | {"split": "train"} for row in train[:max_pairs]] + [row | {"split": "valid"} for row in watched]
+    watched = [row for gap in betas for row in [r for r in valid if r.gap == gap][:WATCHED]]
+    return train[:max_pairs] + [row.replace(split="valid") for row in watched]
 
 
-def own_mistakes(problems: Sequence[dict], student: str, n: int, seed: int) -> list[dict]:
-    """Wrong answers of the student in folder `student` to `n` of the problems, sampled once each: {problem_id, text}.
+def own_mistakes(problems: Sequence[Problem], student: str, n: int, seed: int) -> list[Mistake]:
+    """Wrong answers of the student in folder `student` to `n` of the problems, sampled once each.
 
-    The problems are drawn at random from those whose answers can be checked, the answers at temperature 1 and of at
-    most 160 tokens. Only answers that ended by themselves with one box count: to prefer the teacher's form over a
+    The problems are drawn at random from those whose answers can be checked. Answers are sampled at temperature 1, at
+    most 160 tokens long. Only answers that ended by themselves with one box count: to prefer the teacher's form over a
     missing box would teach form, not thought.
     """
     import torch
@@ -122,22 +133,22 @@ def own_mistakes(problems: Sequence[dict], student: str, n: int, seed: int) -> l
     batches = generate(model, tokenizer, prompts, max_new_tokens=160, batch_size=128, temperature=1.0)
     replies = [reply for batch in tqdm(batches, desc="own answers", unit="batch", disable=quiet()) for reply in batch]
     return [
-        {"problem_id": problem["id"], "text": reply["text"]}
+        Mistake(problem_id=problem.id, text=reply.text)
         for problem, reply in zip(problems, replies, strict=True)
-        if reply["finish_reason"] == "stop"
-        and verifier_of(problem).answers_once(reply["text"], problem)
-        and not is_correct(reply["text"], problem)
+        if reply.finish_reason == "stop"
+        and verifier_of(problem).answers_once(reply.text, problem)
+        and not is_correct(reply.text, problem)
     ]
 
 
-def check_pairs(pairs: Sequence[dict]) -> None:
+def check_pairs(pairs: Sequence[Pair]) -> None:
     """Raise StageError unless there are pairs, each with two different sides and a beta above 0."""
     if not pairs:
         raise StageError("there is no preference pair to train on: make some with build_pairs")
     for number, row in enumerate(pairs, 1):
-        if row["chosen"].strip() == row["rejected"].strip():
+        if row.chosen.strip() == row.rejected.strip():
             raise StageError(
-                f"pair {number} (problem {row['problem_id']}): chosen and rejected are the same text; leave it out"
+                f"pair {number} (problem {row.problem_id}): chosen and rejected are the same text; leave it out"
             )
-        if not 0 < row["beta"] < math.inf:
-            raise StageError(f"pair {number} (problem {row['problem_id']}): beta is {row['beta']}, must be above 0")
+        if not 0 < row.beta < math.inf:
+            raise StageError(f"pair {number} (problem {row.problem_id}): beta is {row.beta}, must be above 0")

@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from distil.models.student import base_of, load_tokenizer
-from distil.train.common import (
-    load_student_for_training,
-    on_one_gpu,
-    prepare_backend,
-    train,
-    trainer_arguments,
-)
+from distil.train.common import ResultCache, dataset, eval_arguments, on_one_gpu, train, trainer_arguments
+from distil.train.log import last_value
+from distil.train.model import load_student_for_training, prepare_backend
 from distil.train.pairs import check_pairs
 from distil.workspace.errors import StageError
-from distil.workspace.files import digest, sha256, write_text
+from distil.workspace.files import digest, sha256
+from distil.workspace.rows import Pair, Row
 
-# what may be minimised, in TRL's names: DPO and CogPO, the same by the token, the same with the SFT loss added
+# losses by TRL's names: that of DPO and CogPO, the same by the token, the same with the SFT loss added
 LOSSES = {"sigmoid": ["sigmoid"], "sigmoid_norm": ["sigmoid_norm"], "sigmoid+sft": ["sigmoid", "sft"]}
-BATCH = 4  # pairs a step
+BATCH_SIZE = 4  # pairs a step
+
+
+@dataclass(kw_only=True)
+class CogPOResult(Row):
+    """What a preference training came to, as `prefer.json` keeps it."""
+
+    pairs: int  # trained on
+    dropped: int  # pairs left out as too long
+    seconds: float
+    loss: float  # the last that was logged
+    gaps: dict[str, dict]  # of the pairs set aside, by gap: how many (n), and the last row of `watched`
 
 
 def cogpo_trainer_class():
     """TRL's DPOTrainer with a beta for each row.
 
-    The loss of a row is -log sigmoid(beta_i * delta_i), delta the difference of the chosen and the rejected chain's
-    log-ratios to the reference (recipe: CogPO, arXiv 2504.09802). The trainer multiplies `self.beta` into delta;
-    a tensor of shape (rows,) there is all that is needed. With equal betas it is DPO.
+    The loss of a row is -log sigmoid(beta_i * delta_i) (recipe: CogPO, arXiv 2504.09802). delta_i is the difference of
+    the chosen and the rejected chain's log-ratios to the reference. The trainer multiplies `self.beta` into delta, so
+    that a tensor of shape (rows,) in its place is enough. With equal betas this is DPO.
     """
     from trl import DPOTrainer
     from trl.trainer.dpo_trainer import DataCollatorForPreference
@@ -55,30 +63,30 @@ def cogpo_trainer_class():
                 self._signature_columns = [*self._signature_columns, "beta"]
 
         def _compute_loss(self, model, inputs, return_outputs):
-            common, self.beta = self.beta, inputs.pop("beta")
+            of_all, self.beta = self.beta, inputs.pop("beta")
             try:
                 return super()._compute_loss(model, inputs, return_outputs)
             finally:
-                self.beta = common
+                self.beta = of_all
 
     return CogPOTrainer
 
 
-def render(pairs: Sequence[dict], tokenizer) -> list[dict]:
+def render(pairs: Sequence[Pair], tokenizer) -> list[dict]:
     """Pairs as plain text: the prompt as inference renders it, so that only the answers and an end token follow."""
     return [
         {
-            "prompt": tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True),
-            "chosen": row["chosen"],
-            "rejected": row["rejected"],
-            "beta": row["beta"],
+            "prompt": tokenizer.apply_chat_template(row.prompt, tokenize=False, add_generation_prompt=True),
+            "chosen": row.chosen,
+            "rejected": row.rejected,
+            "beta": row.beta,
         }
         for row in pairs
     ]
 
 
 def too_long(rows: Sequence[dict], tokenizer, max_length: int) -> list[bool]:
-    """For each rendered pair: would either side be cut at `max_length` tokens, its answer lost?"""
+    """For each rendered pair: would `max_length` tokens cut either side off, and with it the answer?"""
     return [
         max(
             len(tokenizer(row["prompt"] + row[side], add_special_tokens=False)["input_ids"]) + 1
@@ -90,7 +98,7 @@ def too_long(rows: Sequence[dict], tokenizer, max_length: int) -> list[bool]:
 
 
 def cogpo(
-    pairs: Sequence[dict],
+    pairs: Sequence[Pair],
     student: str,
     out: Path,
     *,
@@ -98,14 +106,13 @@ def cogpo(
     seed: int,
     loss: str = "sigmoid",
     max_length: int = 512,
-) -> dict:
+) -> CogPOResult:
     """Preference-train the student in folder `student` on pairs; saves it to `out` with log.csv.
 
-    Rows of split `train` are trained on, those of split `valid` looked at before, halfway and after.
-    `loss` is one of `LOSSES`. Returns {pairs, dropped, seconds, loss, gaps}; `gaps` holds, for each gap with pairs
-    that were set aside, their number n and the last row of `watched`; a chosen side that falls is the known ailment of
-    DPO. Raises StageError for an unknown loss, faulty pairs (`check_pairs`), or if no pair fits into
-    `max_length` tokens, since a cut pair would lose its answer.
+    Pairs of split `train` are trained on. Those of split `valid` are looked at before, halfway and after; a chosen side
+    that becomes less likely is the known ailment of DPO. `loss` is one of `LOSSES`. A finished result of the same
+    request is not computed again. Raises StageError for an unknown loss, for faulty pairs (`check_pairs`), or if no
+    pair fits into `max_length` tokens: a pair that was cut would lose its answer.
     """
     if loss not in LOSSES:
         raise StageError(f"loss {loss!r}: use one of {', '.join(LOSSES)}")
@@ -118,65 +125,62 @@ def cogpo(
         "max_length": max_length,
         "pairs": digest(*pairs),
     }
-    done = out / "prefer.json"
-    if done.exists() and json.loads(done.read_text())["request"] == request:
-        return json.loads(done.read_text())["result"]
+    cache = ResultCache(out / "prefer.json", request, CogPOResult)
+    if (known := cache.read()) is not None:
+        return known
     prepare_backend(compiler=False)
-    import datasets
     import torch
     from trl import DPOConfig
 
-    datasets.disable_progress_bars()
-    at_once = BATCH if torch.cuda.is_available() else BATCH // 2  # four pairs at once took a laptop's 8 GiB
+    micro_batch_size = BATCH_SIZE if torch.cuda.is_available() else BATCH_SIZE // 2  # four took a laptop's 8 GiB
     tokenizer = load_tokenizer(student)
-    rendered = render(pairs, tokenizer)
-    fitting = [row for row, cut in zip(pairs, too_long(rendered, tokenizer, max_length), strict=True) if not cut]
-    train_on = [row for row in fitting if row["split"] == "train"]
-    held: dict[str, list[dict]] = {}
+    cut = too_long(render(pairs, tokenizer), tokenizer, max_length)
+    fitting = [row for row, is_cut in zip(pairs, cut, strict=True) if not is_cut]
+    train_on = [row for row in fitting if row.split == "train"]
+    set_aside: dict[str, list[Pair]] = {}
     for row in fitting:
-        if row["split"] == "valid":
-            held.setdefault(row["gap"], []).append(row)
+        if row.split == "valid":
+            set_aside.setdefault(row.gap, []).append(row)
     if not train_on:
         raise StageError(
             f"none of {len(pairs)} pairs fits into {max_length} tokens: raise max_length, or prefer shorter chains"
         )
-    steps = -(-len(train_on) // BATCH)
-    arguments = trainer_arguments(out, steps, learning_rate, seed) | {"logging_steps": max(1, steps // 12)}
-    if held:
-        arguments |= {"eval_strategy": "steps", "eval_steps": -(-steps // 2), "eval_on_start": True}
-    config = DPOConfig(
-        **arguments,
-        num_train_epochs=1,
-        per_device_train_batch_size=at_once,
-        per_device_eval_batch_size=at_once,
-        gradient_accumulation_steps=BATCH // at_once,
-        max_length=max_length,
-        loss_type=LOSSES[loss],
+    steps = -(-len(train_on) // BATCH_SIZE)
+    arguments = trainer_arguments(
+        out,
+        steps=steps,
+        learning_rate=learning_rate,
+        seed=seed,
+        batch_size=BATCH_SIZE,
+        micro_batch_size=micro_batch_size,
     )
+    arguments |= {"logging_steps": max(1, steps // 12)}
+    if set_aside:
+        arguments |= eval_arguments(-(-steps // 2), micro_batch_size) | {"eval_on_start": True}
     trainer = cogpo_trainer_class()(
         model=load_student_for_training(student, max_length),
-        args=on_one_gpu(config),
+        args=on_one_gpu(DPOConfig(**arguments, max_length=max_length, loss_type=LOSSES[loss])),
         processing_class=tokenizer,
-        train_dataset=datasets.Dataset.from_list(render(train_on, tokenizer)),
-        eval_dataset={gap: datasets.Dataset.from_list(render(rows, tokenizer)) for gap, rows in held.items()} or None,
+        train_dataset=dataset(render(train_on, tokenizer)),
+        eval_dataset={gap: dataset(render(rows, tokenizer)) for gap, rows in set_aside.items()} or None,
     )
-    log = train(trainer, out, request, base=base_of(student), done=done)
-    result = {
-        "pairs": len(train_on),
-        "dropped": len(pairs) - len(fitting),
-        "seconds": round(next(row["train_runtime"] for row in log if "train_runtime" in row), 1),
-        "loss": [row["loss"] for row in log if "loss" in row][-1],
-        "gaps": {gap: {"n": len(rows)} | watched(log, gap)[-1] for gap, rows in held.items()},
-    }
-    write_text(done, json.dumps({"request": request, "result": result}, indent=1))
-    return result
+    log = train(trainer, out, cache, base=base_of(student))
+    return cache.write(
+        CogPOResult(
+            pairs=len(train_on),
+            dropped=len(pairs) - len(fitting),
+            seconds=round(last_value(log, "train_runtime"), 1),
+            loss=last_value(log, "loss"),
+            gaps={gap: {"n": len(rows)} | watched(log, gap)[-1] for gap, rows in set_aside.items()},
+        )
+    )
 
 
 def watched(log: Sequence[dict], gap: str) -> list[dict]:
-    """The looks at one gap's pairs set aside, in order: {step, margin, chosen, rejected}.
+    """The evaluations of one gap's pairs set aside, in order: {step, margin, chosen, rejected}.
 
-    margin: mean difference of the implicit rewards, beta times log-ratio; chosen, rejected: how far the mean
-    log-probability of that side has moved since the first look, in nats.
+    margin: mean difference of the implicit rewards, which are beta times the log-ratio.
+    chosen, rejected: how far the mean log-probability of that side has moved since the first evaluation, in nats.
     """
     looks = [row for row in log if row.get(f"eval_{gap}_loss") is not None]  # the other columns do not name the gap
     return [

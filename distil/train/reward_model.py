@@ -1,4 +1,4 @@
-"""A reward model distilled from the judge: a small model that grades the verbosity, difficulty and truth of a chain."""
+"""A reward model distilled from the judge: it grades the verbosity, the difficulty and the truth of a chain."""
 
 from __future__ import annotations
 
@@ -11,29 +11,68 @@ from distil.models.student import load_tokenizer
 from distil.models.weights import resolve
 from distil.workspace.environment import quiet
 from distil.workspace.errors import StageError
+from distil.workspace.rows import Row
 
 HEADS = {"rv": 9, "cd": 9, "correct": 1}  # what each head predicts, and its largest grade
 PENALTIES = tuple(10.0**k for k in range(-3, 5))  # of the ridge regression; the best by leave-one-out is taken
 
 
-def rows_worth() -> int | None:
-    """How many judged chains to read: all on a GPU, 160 on a CPU."""
+@dataclass(kw_only=True)
+class GradedChain(Row):
+    """A chain with the grades that a reward model learns. None: the judge gave no grade."""
+
+    problem_id: str
+    question: str
+    text: str
+    rv: float | None  # verbosity, 0-9
+    cd: float | None  # difficulty, 0-9
+    correct: int  # by the verifier, 0 or 1
+    held_out: bool = False  # for the test of the heads
+
+    def grade(self, head: str) -> float | None:
+        """Its grade for one of `HEADS`."""
+        return getattr(self, head)
+
+
+@dataclass
+class Agreement:
+    """How near predicted grades are to given ones."""
+
+    n: int
+    spearman: float | None  # rank correlation; None if either side is constant
+    mae: float  # mean absolute error, in grades
+
+
+@dataclass
+class Prediction:
+    """A held-out chain's grade, and what the model predicted."""
+
+    head: str
+    grade: float
+    predicted: float
+
+
+# by head and predictor: `model`, or `length_only`, the baseline that knows only the chain's length
+Quality = dict[tuple[str, str], Agreement]
+
+
+def max_graded_chains() -> int | None:
+    """How many graded chains to fit on: all on a GPU, 160 on a CPU."""
     import torch
 
     return None if torch.cuda.is_available() else 160
 
 
-def fit_reward_model(rows: Sequence[dict], backbone: str, out: Path) -> tuple[dict, list[dict]]:
+def fit_reward_model(rows: Sequence[GradedChain], backbone: str, out: Path) -> tuple[Quality, list[Prediction]]:
     """Fit a head for each of `HEADS` on a frozen backbone and save it, loadable by transformers, to `out`.
 
-    `rows` hold {question, text, rv, cd, correct, held_out}; rv and cd may be None, where the judge gave no grade.
     Returns (quality, predictions) of `fit_heads`. Raises StageError with fewer than 10 graded rows on either side.
     """
     import numpy as np
     import torch
 
     check_rows(rows)
-    model, tokenizer, features = read(rows, backbone)
+    model, tokenizer, features = read_features(rows, backbone)
     weights, quality, predictions = fit_heads(rows, features)
     with torch.no_grad():
         model.score.weight.copy_(torch.tensor(np.array(weights), dtype=torch.float32))
@@ -42,10 +81,10 @@ def fit_reward_model(rows: Sequence[dict], backbone: str, out: Path) -> tuple[di
     return quality, predictions
 
 
-def check_rows(rows: Sequence[dict]) -> None:
+def check_rows(rows: Sequence[GradedChain]) -> None:
     """Raise StageError unless every head has 10 graded rows to fit and 10 to test."""
     for head in HEADS:
-        held = [row["held_out"] for row in rows if row[head] is not None]
+        held = [row.held_out for row in rows if row.grade(head) is not None]
         if sum(held) < 10 or len(held) - sum(held) < 10:
             raise StageError(
                 f"{len(held)} chains graded for {head!r} are too few for a reward model: at least 10 to fit and 10 to "
@@ -53,8 +92,8 @@ def check_rows(rows: Sequence[dict]) -> None:
             )
 
 
-def read(rows: Sequence[dict], backbone: str) -> tuple:
-    """(model with unfitted heads, tokenizer, (n, d) features): the backbone's reading of each question and chain."""
+def read_features(rows: Sequence[GradedChain], backbone: str) -> tuple:
+    """(model with unfitted heads, tokenizer, (n, d) features): the backbone's state after each question and chain."""
     import torch
     from transformers import AutoModelForSequenceClassification
     from transformers.utils import logging
@@ -68,66 +107,69 @@ def read(rows: Sequence[dict], backbone: str) -> tuple:
     logging.set_verbosity(talk)
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.id2label = dict(enumerate(HEADS))
-    texts = [reward_text(tokenizer, row["question"], row["text"]) for row in rows]
+    texts = [reward_text(tokenizer, row.question, row.text) for row in rows]
     return model, tokenizer, hidden_states(model, tokenizer, texts)
 
 
-def fit_heads(rows: Sequence[dict], features) -> tuple[list, dict, list[dict]]:
-    """(weights, quality, predictions): a ridge regression a head, of the grade as a share of the largest.
+def fit_heads(rows: Sequence[GradedChain], features) -> tuple[list, Quality, list[Prediction]]:
+    """(weights, quality, predictions): for each head a ridge regression of the grade as a share of the largest.
 
-    `features` (n, d) as `read` gives them. weights: (d,) for each head. quality: for each head, on held-out rows, the
-    `agreement` of the model and of a baseline that knows only the chain's length. predictions: the held-out rows'
-    {head, grade, predicted}.
+    `features` is (n, d), from `read_features`; the weights of a head are (d,). Quality and predictions are of the
+    held-out rows.
     """
     import numpy as np
 
-    held = np.array([row["held_out"] for row in rows])
-    length = np.array([[1.0, np.log1p(len(row["text"]))] for row in rows])
-    quality, predictions, weights = {"fitted": int((~held).sum()), "held_out": int(held.sum())}, [], []
+    held = np.array([row.held_out for row in rows])
+    length = np.array([[1.0, np.log1p(len(row.text))] for row in rows])
+    quality: Quality = {}
+    predictions, weights = [], []
     for head, largest in HEADS.items():
-        known = np.array([row[head] is not None for row in rows])
+        known = np.array([row.grade(head) is not None for row in rows])
         fit, test = known & ~held, known & held
-        grades = np.array([row[head] or 0 for row in rows]) / largest
+        grades = np.array([row.grade(head) or 0 for row in rows]) / largest
         weights.append(ridge(features[fit], grades[fit]))
         guessed = np.clip(features[test] @ weights[-1], 0, 1) * largest
         by_length = np.clip(length[test] @ ridge(length[fit], grades[fit]), 0, 1) * largest
-        quality[f"{head}_model"] = agreement(guessed, grades[test] * largest)
-        quality[f"{head}_length_only"] = agreement(by_length, grades[test] * largest)
+        quality[head, "model"] = agreement(guessed, grades[test] * largest)
+        quality[head, "length_only"] = agreement(by_length, grades[test] * largest)
         predictions += [
-            {"head": head, "grade": round(float(grade), 3), "predicted": round(float(guess), 3)}
+            Prediction(head, grade=round(float(grade), 3), predicted=round(float(guess), 3))
             for grade, guess in zip(grades[test] * largest, guessed, strict=True)
         ]
     return weights, quality, predictions
 
 
 def ridge(features, targets):
-    """Least squares with an L2 penalty: (d,) weights from (n, d) features and (n,) targets, the penalty one of
-    `PENALTIES` by leave-one-out error. There is no intercept: the heads of transformers' classifiers have none."""
+    """Least squares with an L2 penalty: (d,) weights from (n, d) features and (n,) targets.
+
+    The penalty is the one of `PENALTIES` with the smallest leave-one-out error. There is no intercept: the heads of
+    transformers' classifiers have none.
+    """
     from sklearn.linear_model import RidgeCV
 
     return RidgeCV(alphas=PENALTIES, fit_intercept=False).fit(features, targets).coef_
 
 
-def agreement(guess, target) -> dict:
-    """{n, spearman, mae}: rank correlation (None if either side is constant), mean absolute error in grades."""
+def agreement(guess, target) -> Agreement:
+    """How near the guesses (n,) are to the targets (n,), both in grades."""
     import numpy as np
     from scipy.stats import spearmanr
 
     constant = np.ptp(target) == 0 or np.ptp(guess) == 0
-    return {
-        "n": len(target),
-        "spearman": None if constant else round(float(spearmanr(guess, target).statistic), 3),
-        "mae": round(float(np.abs(guess - target).mean()), 3),
-    }
+    return Agreement(
+        n=len(target),
+        spearman=None if constant else round(float(spearmanr(guess, target).statistic), 3),
+        mae=round(float(np.abs(guess - target).mean()), 3),
+    )
 
 
-def calibration(predictions: Sequence[dict], bins: int = 5) -> dict[str, list[tuple[float, float]]]:
-    """For each head (mean prediction, mean grade) of equally many held-out rows a bin, from low to high predictions."""
+def calibration(predictions: Sequence[Prediction], bins: int = 5) -> dict[str, list[tuple[float, float]]]:
+    """For each head a list of (mean prediction, mean grade), one a bin of equally many held-out rows, lowest first."""
     import numpy as np
 
     found = {}
     for head in HEADS:
-        rows = sorted((row["predicted"], row["grade"]) for row in predictions if row["head"] == head)
+        rows = sorted((row.predicted, row.grade) for row in predictions if row.head == head)
         parts = np.array_split(np.array(rows), min(bins, len(rows)))
         found[head] = [tuple(map(float, part.mean(axis=0))) for part in parts]
     return found
@@ -173,7 +215,7 @@ class RewardModel:
         """(n, 3) array of RV, CD and truth, each clipped to its range."""
         import numpy as np
 
-        read = [reward_text(self.tokenizer, q, t) for q, t in zip(questions, texts, strict=True)]
+        shown = [reward_text(self.tokenizer, q, t) for q, t in zip(questions, texts, strict=True)]
         weights = self.model.score.weight.detach().double().cpu().numpy()
         largest = np.array(list(HEADS.values()))
-        return np.clip(hidden_states(self.model, self.tokenizer, read) @ weights.T, 0, 1) * largest
+        return np.clip(hidden_states(self.model, self.tokenizer, shown) @ weights.T, 0, 1) * largest

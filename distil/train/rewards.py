@@ -1,15 +1,16 @@
-"""The reward of GRPO, term by term, and the guards that say when it teaches nothing or the wrong thing."""
+"""The reward of GRPO, term by term, and the guards that stop a run which teaches nothing or the wrong thing."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from distil.verify.registry import is_correct, verifier_of
 from distil.workspace.errors import StageError
 from distil.workspace.rows import Problem
 
 TERMS = ("correct", "rv", "cd", "format", "short")
-REWARDS = {  # what may stand for a list of weights: the whole reward, and what it is worth without a part of it
+REWARDS = {  # names for lists of weights: the whole reward, and the reward without a part of it
     "full": "rv:0.2,cd:0.2,format:0.1",
     "correctness": "",
     "length": "short:0.4,format:0.1",
@@ -17,15 +18,40 @@ REWARDS = {  # what may stand for a list of weights: the whole reward, and what 
     "no-gate": "rv:0.2,cd:0.2,format:0.1,gate:0",
 }
 CD_CAP = 5.0  # grade of difficulty up to which a chain costs nothing
-FIRST = 8  # steps of a reward that never differs, after which a run is stopped
-ENOUGH = 20  # steps from which a trend of the length can be told from the luck of the draw
+FIRST_STEPS = 8  # if the reward differs in none of them, the run is stopped
+TREND_STEPS = 20  # from which a trend of the length can be told from the luck of the draw
 COLLAPSE, EXPLOSION = 0.5, 2.0  # of the mean length at the end, against that at the beginning
+TRL_COLUMNS = {  # what TRL's log calls the fields of a `Step`
+    "step": "step",
+    "reward": "reward",
+    "stuck": "frac_reward_zero_std",
+    "tokens": "completions/mean_length",
+    "cut_off": "completions/clipped_ratio",
+    **{term: f"rewards/{term}/mean" for term in TERMS},
+}
+
+
+@dataclass(kw_only=True)
+class Step:
+    """A step of GRPO, a row of `rewards.csv`. The terms are means over the attempts, unweighted."""
+
+    step: int
+    reward: float
+    stuck: float  # share of problems whose attempts all earned the same
+    tokens: float  # mean length of an attempt
+    cut_off: float  # share of attempts cut off at the limit
+    correct: float
+    rv: float
+    cd: float
+    format: float
+    short: float
 
 
 def parse_weights(text: str) -> tuple[dict[str, float], bool]:
     """({term: weight}, gated) from a name in `REWARDS` or from "rv:0.2,cd:0.2,format:0.1"; `correct` weighs 1.
 
-    `gate:0` takes the gate off: the style terms then count for wrong answers, too. Raises StageError for anything else.
+    `gate:0` takes the gate off: the style terms then count for wrong answers, too. Raises StageError for any other
+    text.
     """
     weights, gate = {"correct": 1.0}, 1.0
     for part in filter(None, REWARDS.get(text, text).split(",")):
@@ -56,6 +82,7 @@ def well_formed(text: str, problem: Problem) -> float:
 def reward_terms(
     text: str,
     problem: Problem,
+    *,
     rv: float,
     cd: float,
     line: tuple[float, float],
@@ -65,11 +92,12 @@ def reward_terms(
 ) -> dict[str, float]:
     """Every term of the reward of one completion, unweighted, each in 0-1.
 
-    `rv` and `cd` are its grades, 0-9; `line` is (a, b) of the verbosity asked for; `used` the share, 0-1, of the tokens
-    allowed that it took. If `gated`, the style terms rv, cd and short are multiplied by correctness: a wrong answer
-    cannot buy itself reward with a pleasant length. `correct` says whether the answer is right, where that is known
-    already. rv: 1 - |RV - RV*|/9, RV* = clip(a + b*CD, 0, 9); cd:
-    1 - max(0, CD - cap)/9; short: 1 - used. (Our own; the source of RV and CD gives no formula.)
+    `rv` and `cd` are its grades, 0-9. `line` is (a, b) of the verbosity asked for. `used` is the share, 0-1, of the
+    allowed tokens that it took. `correct` says whether the answer is right; None asks the verifier. If `gated`, the
+    style terms rv, cd and short are multiplied by correctness: a wrong answer earns nothing by a pleasant length.
+
+    rv: 1 - |RV - RV*|/9 with RV* = clip(a + b*CD, 0, 9). cd: 1 - max(0, CD - cap)/9. short: 1 - used. (The formulas
+    are our own; the source of RV and CD gives none.)
     """
     correct = float(is_correct(text, problem, boxed_only=True) if correct is None else correct)
     wanted = min(9.0, max(0.0, line[0] + line[1] * cd))
@@ -94,16 +122,18 @@ def target_verbosity(scores: Sequence[dict]) -> tuple[float, float]:
     return float(a), float(b)
 
 
-def check_spread(log: Sequence[dict]) -> None:
-    """Raise StageError, saying why, if in the first `FIRST` steps no two attempts at a problem earned differently.
+def steps_of(log: Sequence[dict]) -> list[Step]:
+    """The steps of TRL's log."""
+    return [Step(**{name: row[column] for name, column in TRL_COLUMNS.items()}) for row in log if "reward" in row]
 
-    `log` holds {stuck, correct, cut_off} of the steps so far: the share of problems without any difference, of right
-    answers and of answers cut off at the limit.
-    """
-    first = log[:FIRST]
-    if len(first) < FIRST or any(row["stuck"] < 1 for row in first):
+
+def check_spread(steps: Sequence[Step]) -> None:
+    """Raise StageError, saying why, if in each of the first `FIRST_STEPS` all attempts at a problem earned the same."""
+    first = steps[:FIRST_STEPS]
+    if len(first) < FIRST_STEPS or any(step.stuck < 1 for step in first):
         return
-    right, cut = (sum(row[key] for row in first) / FIRST for key in ("correct", "cut_off"))
+    right = sum(step.correct for step in first) / FIRST_STEPS
+    cut = sum(step.cut_off for step in first) / FIRST_STEPS
     if cut > 0.5:
         why = f"{cut:.0%} of the answers were cut off: raise max_completion"
     elif right > 0.5:
@@ -112,15 +142,15 @@ def check_spread(log: Sequence[dict]) -> None:
         why = "the student never solves these problems: take easier ones (`distil filter`), or train longer in 04"
     else:
         why = "its attempts at a problem do not differ: raise `group`"
-    raise StageError(f"GRPO: the reward was the same for all attempts in each of the first {FIRST} steps; {why}")
+    raise StageError(f"GRPO: the reward was the same for all attempts in each of the first {FIRST_STEPS} steps; {why}")
 
 
 def length_trend(lengths: Sequence[float]) -> tuple[str, float]:
-    """(steady, collapse or explosion; the ratio): mean length of the last quarter of steps over that of the first.
+    """(steady, collapse or explosion; the ratio): mean length in the last quarter of steps over that in the first.
 
-    A step's length depends on the problems drawn, so that fewer than `ENOUGH` steps say nothing.
+    A step's length depends on the problems drawn. So fewer than `TREND_STEPS` steps say nothing.
     """
     part = max(1, len(lengths) // 4)
     ratio = sum(lengths[-part:]) / max(1e-9, sum(lengths[:part]))
     word = "collapse" if ratio < COLLAPSE else "explosion" if ratio > EXPLOSION else "steady"
-    return word if len(lengths) >= ENOUGH else "too few steps to say", round(ratio, 2)
+    return word if len(lengths) >= TREND_STEPS else "too few steps to say", round(ratio, 2)

@@ -6,7 +6,6 @@ import ctypes
 import gc
 import os
 import platform
-import resource
 import subprocess
 import sys
 from importlib import metadata
@@ -29,6 +28,8 @@ def root() -> Path:
 
 def peak_ram_gb() -> float:
     """Peak resident memory of this process so far, in GiB."""
+    import resource  # not on Windows
+
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
 
 

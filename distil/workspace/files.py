@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
+
+from filelock import FileLock
 
 from distil.workspace.errors import StageError
 from distil.workspace.rows import Row, as_plain
 
 T = TypeVar("T")
+APPEND_POLL_SECONDS = 0.005  # between two tries to get the lock of a file
 
 
 def digest(*parts: object) -> str:
@@ -22,11 +25,11 @@ def digest(*parts: object) -> str:
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file, or of every file of a folder (names and contents, caches and checkpoints left out)."""
+    """Hex digest of a file, or of every file of a folder (names and contents; checkpoints and locks are left out)."""
     digest = hashlib.sha256()
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     for file in files:
-        if "checkpoints" in file.parts:
+        if "checkpoints" in file.parts or file.name.endswith(".lock"):
             continue
         if path.is_dir():
             digest.update(str(file.relative_to(path)).encode())
@@ -72,6 +75,60 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_csv(path: Path) -> list[dict]:
-    """Rows of a CSV file of numbers; an empty field is None."""
-    with open(path, newline="", encoding="utf-8") as handle:
-        return [{k: float(v) if v else None for k, v in row.items()} for row in csv.DictReader(handle)]
+    """Rows of a CSV file, numbers as numbers; an empty field is None. Raises StageError if it is damaged."""
+    import pandas
+
+    try:
+        frame = pandas.read_csv(path, keep_default_na=False, na_values=["", "nan"], dtype_backend="numpy_nullable")
+    except ValueError as error:
+        raise StageError(f"{path} is damaged ({error}): make or fetch it anew") from None
+    return frame.astype(object).where(frame.notna(), None).to_dict("records")
+
+
+def csv_text(rows: Iterable[dict | Sequence[object]], columns: Sequence[str]) -> str:
+    """A CSV file of these columns; None and NaN are empty fields. Lines end as RFC 4180 has it."""
+    import pandas
+
+    return pandas.DataFrame(list(rows), columns=list(columns), dtype=object).to_csv(index=False, lineterminator="\r\n")
+
+
+def write_csv(path: Path, rows: Iterable[dict | Sequence[object]], columns: Sequence[str]) -> None:
+    """Write a CSV file whole or not at all."""
+    write_text(path, csv_text(rows, columns))
+
+
+@contextmanager
+def appending(path: Path) -> Iterator[BinaryIO]:
+    """Open a file of lines for appending, by one process at a time.
+
+    A torn last line, which a killed writer left, is cut off first. If a write fails, as on a full disk, the file is
+    left as it was found.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock", poll_interval=APPEND_POLL_SECONDS), open(path, "ab+", buffering=0) as handle:
+        end = handle.seek(0, os.SEEK_END)
+        if end:
+            handle.seek(end - 1)
+            if handle.read(1) != b"\n":
+                handle.seek(0)
+                end = handle.read().rfind(b"\n") + 1
+                handle.truncate(end)
+        try:
+            yield handle
+        except OSError:
+            handle.truncate(end)
+            raise
+
+
+def write_all(handle: BinaryIO, data: bytes) -> None:
+    """Write all of `data` to an unbuffered file, which may take it in pieces."""
+    written = 0
+    while written < len(data):
+        written += os.write(handle.fileno(), data[written:])
+
+
+def append_jsonl(path: Path, rows: Iterable[dict | Row]) -> None:
+    """Append rows to a JSON Lines file, after mending a torn last line."""
+    text = "".join(json.dumps(as_plain(row), ensure_ascii=False) + "\n" for row in rows)
+    with appending(path) as handle:
+        write_all(handle, text.encode())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from distil.workspace.files import write_csv
+from distil.workspace.rows import AlignedChain, Completion
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; a name keeps its colour in every picture
 COLOURS = {
@@ -49,10 +51,7 @@ def save(fig, path: Path, columns: Sequence[str], rows: Sequence[Sequence[object
     path.parent.mkdir(parents=True, exist_ok=True)
     fig.savefig(path.with_suffix(".png"), dpi=150)
     fig.savefig(path.with_suffix(".svg"), metadata={"Date": None})
-    with open(path.with_suffix(".csv"), "w", newline="", encoding="utf-8") as handle:
-        writer = csv.writer(handle)
-        writer.writerow(columns)
-        writer.writerows(rows)
+    write_csv(path.with_suffix(".csv"), rows, columns)
     plt.show()
     plt.close(fig)
 
@@ -80,25 +79,25 @@ def token_histogram(groups: Mapping[str, Sequence[int]], title: str, path: Path)
     save(fig, path, ("group", "bin_from", "share"), rows)
 
 
-def answer_tokens(answers: Mapping[str, Sequence[dict]], path: Path) -> None:
+def answer_tokens(answers: Mapping[str, Sequence[Completion]], path: Path) -> None:
     """Tokens an answer of the students that 07 is about, `IN_HISTOGRAM`, where they were asked."""
-    shown = {name: [row["n_tokens"] for row in answers[name]] for name in IN_HISTOGRAM if name in answers}
+    shown = {name: [row.n_tokens for row in answers[name]] for name in IN_HISTOGRAM if name in answers}
     token_histogram(shown, "answers of the students", path)
 
 
 def difficulty(series: Mapping[str, Sequence[tuple[float, float]]], path: Path) -> None:
-    """Tokens against difficulty, as `evaluate.by_difficulty` gives them."""
+    """Tokens against difficulty, as `evaluate.metrics.by_difficulty` gives them."""
     title = "Tokens against difficulty: a point is a family of problems"
-    curves(series, title, "wrong answers of all students, %", "mean tokens an answer", path)
+    curves(series, title, "wrong answers of all students, %", "mean tokens an answer", path=path)
 
 
-def flow(aligned: Sequence[dict], path: Path) -> None:
+def flow(aligned: Sequence[AlignedChain], path: Path) -> None:
     """Where chains went, by their first verdict: kept at once, kept after improvement, or rejected."""
     ends = ("kept at once", "kept after improvement", "not kept")
     counts: Counter = Counter()
     for row in aligned:
-        end = ends[2] if not row["kept"] else ends[0] if len(row["trail"]) == 1 else ends[1]
-        counts[row["trail"][0]["difficulty"], end] += 1
+        end = ends[2] if not row.kept else ends[0] if len(row.trail) == 1 else ends[1]
+        counts[row.trail[0]["difficulty"], end] += 1
     verdicts = [v for v in ("easy", "medium", "hard", "unrated") if any(counts[v, e] for e in ends)]
     fig, axes = figure("From the first verdict to the training set", "judge's first verdict", "chains")
     below = [0] * len(verdicts)
@@ -115,7 +114,7 @@ def flow(aligned: Sequence[dict], path: Path) -> None:
 
 
 def curves(
-    series: Mapping[str, Sequence[tuple[float, float]]], title: str, xlabel: str, ylabel: str, path: Path
+    series: Mapping[str, Sequence[tuple[float, float]]], title: str, xlabel: str, ylabel: str, *, path: Path
 ) -> None:
     """Lines over steps: losses, rewards, margins. A series named `... validation` is dashed."""
     fig, axes = figure(title, xlabel, ylabel)
@@ -132,7 +131,7 @@ def curves(
             linewidth=max(1.5, 4.5 - number),  # lines that coincide stay visible, one upon the other
             linestyle="--" if dashed else "-",
         )
-        rows += [(name, x, y) for x, y in points]
+        rows += [(name, float(x), y) for x, y in points]
     fig.legend(frameon=False, loc="outside right upper")  # inside it would lie upon a line
     save(fig, path, ("series", xlabel, ylabel), rows)
 

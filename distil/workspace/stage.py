@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from distil.workspace.environment import environment, peak_ram_gb, peak_vram_gb, root
 from distil.workspace.errors import StageError
 from distil.workspace.files import T, digest, read_jsonl, sha256, write_jsonl, write_text
-from distil.workspace.rows import Row, as_plain
+from distil.workspace.rows import Row
 
 STAGES = (
     "01_collect",
@@ -26,6 +26,7 @@ STAGES = (
 KEPT = "reference"  # the folder beside the runs that is part of the repository
 RESPONSES = "responses.jsonl"  # of a run: every answer of a live endpoint
 LOCK_WAIT_SECONDS = 15  # the kernel of a killed run notices within seconds that its parent is gone
+LOCK_POLL_SECONDS = 0.2  # between two tries to get a lock
 
 
 def run_folder(run: str) -> Path:
@@ -37,24 +38,8 @@ def run_folder(run: str) -> Path:
     return root() / "artifacts" / run
 
 
-def append_jsonl(path: Path, rows: Iterable[dict | Row]) -> None:
-    """Append rows in one write, after mending a torn last line."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(as_plain(row), ensure_ascii=False) + "\n" for row in rows)
-    with open(path, "ab+") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        size = handle.seek(0, os.SEEK_END)
-        if size:
-            handle.seek(size - 1)
-            if handle.read(1) != b"\n":
-                handle.seek(0)
-                handle.truncate(handle.read().rfind(b"\n") + 1)
-        handle.write(text.encode())
-        handle.flush()
-
-
 class Lock:
-    """An exclusive lock on a folder, released when its process ends, however it ends."""
+    """An exclusive lock on a folder. The operating system releases it when its process ends, however it ends."""
 
     held: dict[Path, Lock] = {}  # this process's own, so that a cell run twice does not lock itself out
 
@@ -63,24 +48,20 @@ class Lock:
         self.path = folder / ".lock"
         if self.path in Lock.held:
             Lock.held[self.path].release()
-        self.handle = open(self.path, "w")
-        deadline = time.monotonic() + wait
-        while True:
-            try:
-                fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    self.handle.close()
-                    raise StageError(
-                        f"another process is writing {folder}: wait for it, stop it, or choose another run name"
-                    ) from None
-                time.sleep(0.2)
+        self.file_lock = FileLock(self.path, thread_local=False)
+        try:
+            self.file_lock.acquire(timeout=wait, poll_interval=LOCK_POLL_SECONDS)
+        except Timeout:
+            raise StageError(
+                f"another process is writing {folder}: wait for it, stop it, or choose another run name"
+            ) from None
         Lock.held[self.path] = self
 
     def release(self) -> None:
-        Lock.held.pop(self.path, None)
-        self.handle.close()
+        """Release the lock; nothing happens if that was done before."""
+        if Lock.held.get(self.path) is self:
+            del Lock.held[self.path]
+        self.file_lock.release()
 
 
 def notebook_path(stage: str) -> Path:

@@ -10,7 +10,7 @@ import pytest
 
 from distil.cli import main
 from distil.evaluate import engines, suites
-from distil.llm import client
+from distil.llm.endpoints import check_endpoint
 from distil.publish import facts
 from distil.workspace.files import write_text
 from distil.workspace.parameters import effective
@@ -88,7 +88,7 @@ def test_values_of_another_type_in_a_profile(project, capsys, monkeypatch):
 def test_every_profile_gives_parameters_that_can_be_meant(project, monkeypatch, profile):
     monkeypatch.setenv("DISTIL_API_KEY", "none")
     values = effective(profile, "r", [])
-    client.check_endpoint(values["01_collect"]["endpoint"])
+    check_endpoint(values["01_collect"]["endpoint"])
     suites.read(values["07_eval"]["suite"])
     engines.read(values["07_eval"]["engine"])
     taught = values["04_finetune"]["students"].split(",")

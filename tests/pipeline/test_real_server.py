@@ -45,7 +45,7 @@ def server(tmp_path):
 
 def test_chains_of_a_real_model(server, tmp_path, project):
     endpoint, model = server
-    problems = [p for p in generate("starter", 5, 5, seed=0) if p["split"] == "train"][:2]
+    problems = [p for p in generate("starter", 5, 5, seed=0) if p.split == "train"][:2]
     for attempt in range(2):
         chat = Chat(model, endpoint, store=tmp_path / "store.jsonl", concurrency=2)
         chains = []
@@ -54,9 +54,9 @@ def test_chains_of_a_real_model(server, tmp_path, project):
             chains += answered
             assert not failed
         assert chat.asked == (0 if attempt else 4), "the second time everything is in the store"
-    assert [c["style"] for c in chains] == ["fast", "fast", "slow", "slow"]
+    assert [c.style for c in chains] == ["fast", "fast", "slow", "slow"]
     for chain in chains:
-        assert 0 < chain["n_tokens"] <= LONGEST and chain["thought"] + chain["solution"]
-        assert chain["finish_reason"] in ("stop", "length")
-        assert chain["finish_reason"] == "stop" or not chain["correct"], "what was cut off is never correct"
-    assert chat.totals()["stored_completion_tokens"] == sum(c["n_tokens"] for c in chains)
+        assert 0 < chain.n_tokens <= LONGEST and chain.thought + chain.solution
+        assert chain.finish_reason in ("stop", "length")
+        assert chain.finish_reason == "stop" or not chain.correct, "what was cut off is never correct"
+    assert chat.totals()["stored_completion_tokens"] == sum(c.n_tokens for c in chains)

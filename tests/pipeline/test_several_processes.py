@@ -8,10 +8,12 @@ import sys
 
 import pytest
 from conftest import ROOT
+from factories import a_chain, a_problem
 
 from distil.chains.judge import training_row
 from distil.models.student import load
 from distil.workspace.files import write_jsonl
+from distil.workspace.rows import TrainingRow
 
 SETTINGS = ["t", "fast", "--student", "tiny-random", "--train-tokens", "4000", "--learning-rate",
             "1e-2", "--max-length", "256", "--method"]  # fmt: skip
@@ -19,11 +21,12 @@ FINETUNE = ("-m", "distil.train.sft")
 TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")  # as accelerate does on GPUs
 
 
-def rows(n: int) -> list[dict]:
+def rows(n: int) -> list[TrainingRow]:
     made = []
     for i in range(n):
-        problem = {"id": f"p{i}", "task": "sums", "question": f"What is {i} + 1?"}
-        chain = {"id": f"c{i}", "thought": f"{i} + 1 = {i + 1}\n\n" * (1 + i % 3), "solution": f"\\boxed{{{i + 1}}}"}
+        problem = a_problem(id=f"p{i}", task="sums", question=f"What is {i} + 1?")
+        thought = f"{i} + 1 = {i + 1}\n\n" * (1 + i % 3)
+        chain = a_chain(id=f"c{i}", thought=thought, solution=f"\\boxed{{{i + 1}}}")
         made.append(training_row(chain, problem))
     return made
 

@@ -20,7 +20,8 @@ JOB = """
 import json, re, sys
 from pathlib import Path
 import aiohttp, certifi, tqdm.auto
-from distil.llm.client import Chat, Reply
+from distil.llm.cache import Reply
+from distil.llm.client import Chat
 from distil.chains.collect import make_chain
 from distil.chains.judge import align, by_llm
 from distil.workspace.rows import Problem

@@ -59,7 +59,7 @@ def ours(folder: str) -> tuple[str, list[int], int]:
     """What 07 measured: the answer, the prompt's tokens, the end token."""
     tokenizer, messages = load_tokenizer(folder), student_messages("QUESTION")
     (row,) = next(generate(load(folder), tokenizer, [messages], 24, 1))
-    return row["text"], encode_prompt(tokenizer, messages), tokenizer.eos_token_id
+    return row.text, encode_prompt(tokenizer, messages), tokenizer.eos_token_id
 
 
 TELL = "\nprint('#', inputs['input_ids'][0].tolist(), model.generation_config.eos_token_id)"

@@ -8,8 +8,8 @@ import pytest
 from conftest import ROOT
 
 from benchmarks.reference_run import claim
-from distil.evaluate.published_scores import TOKENS
-from distil.publish.facts import table
+from distil.evaluate.published_scores import tokens
+from distil.workspace.files import read_csv
 from distil.workspace.stage import STAGES
 
 KEPT = ROOT / "artifacts" / "reference"
@@ -35,15 +35,15 @@ def test_the_readme_says_what_the_kept_run_says():
 def test_what_the_readme_adds_to_the_claim_is_in_the_kept_files():
     text, shown = re.sub(r"\s+", " ", (ROOT / "README.md").read_text()), json.loads((KEPT / "claim.json").read_text())
     about = {stage: json.loads((KEPT / stage / "meta.json").read_text()) for stage in STAGES}
-    rows = {row["student"]: row for row in table(KEPT / "results.csv")}
-    greedy = {row["student"]: row for row in table(KEPT / "greedy" / "results.csv")}
+    rows = {row["student"]: row for row in read_csv(KEPT / "results.csv")}
+    greedy = {row["student"]: row for row in read_csv(KEPT / "greedy" / "results.csv")}
     trained = {name: json.loads((KEPT / f"04_finetune/{name}/sft.json").read_text())["result"] for name in rows
                if name in ("fast", "slow", "unaligned")}  # fmt: skip
     fast, slow, unaligned = (trained[name] for name in ("fast", "slow", "unaligned"))
     judged = about["03_judge"]["figures"]
-    flow = {(row["first_verdict"], row["end"]): row["chains"] for row in table(KEPT / "03_judge" / "flow.csv")}
+    flow = {(row["first_verdict"], row["end"]): row["chains"] for row in read_csv(KEPT / "03_judge" / "flow.csv")}
     improved, dropped = (flow["easy", end] for end in ("kept after improvement", "not kept"))
-    spent = table(KEPT / "costs.csv")
+    spent = read_csv(KEPT / "costs.csv")
     gaps = {(row["of"], row["to"]): row for row in map(json.loads, (KEPT / "greedy/differences.jsonl").open())}
     away = gaps["fast", "unaligned"]
     swapped = {"difference": -away["difference"], "ci_low": -away["ci_high"], "ci_high": -away["ci_low"]}
@@ -51,7 +51,10 @@ def test_what_the_readme_adds_to_the_claim_is_in_the_kept_files():
         json.loads((KEPT / "asked.json").read_text()),
         {json.loads(line)["task"] for line in gzip.decompress((KEPT / "problems.jsonl.gz").read_bytes()).splitlines()},
     )
-    papers = [TOKENS[suite]["DistilQwen2.5-R1-32B"] / TOKENS[suite]["DistilQwen2.5-DS3-0324-32B"] for suite in TOKENS]
+    papers = [
+        tokens(suite)["DistilQwen2.5-R1-32B"] / tokens(suite)["DistilQwen2.5-DS3-0324-32B"]
+        for suite in ("aime2024", "mmlu-pro")
+    ]
     wanted = [
         f"{shown['problems']} others held out",
         f"at most {shown['max_new_tokens']:,} tokens",

@@ -43,7 +43,7 @@ def test_the_table_is_that_of_results_csv(uploads, rows):
 def test_every_number_of_a_card_is_in_a_file(uploads, home):
     """Told by another way than the package's own: every number is looked for in the text of the files themselves."""
     run = home / "artifacts/r"
-    files = [*run.glob("0*/meta.json"), *run.glob("0*/settings.json"), run / "07_eval/results.csv"]
+    files = [*run.glob("0*/meta.json"), *run.glob("0*/asked.json"), run / "07_eval/results.csv"]
     files += [run / "07_eval/differences.jsonl", *run.glob("0[4-6]_*/*/adapter_config.json")]
     text = "\n".join(path.read_text() for path in files)
     counts = {len(path.read_text().splitlines()) for path in run.glob("03_judge/*/*.jsonl")}
@@ -139,6 +139,17 @@ def test_a_student_that_was_not_measured_has_no_card(home):
         cards.model_card(facts.read("r"), "slow", cards.Names("me/x"), merged=False)
 
 
+def test_a_run_of_an_earlier_version_has_its_settings_in_meta_json(home):
+    card = upload.plan("r", "fast", "me/tiny", small_run.STUDENTS)[0].card
+    file = home / "artifacts/r/07_eval/asked.json"
+    asked = json.loads(file.read_text())
+    write_text(file, json.dumps({name: asked[name] for name in ("suite", "samples", "seed")}))
+    assert upload.plan("r", "fast", "me/tiny", small_run.STUDENTS)[0].card == card
+    (home / "artifacts/r/07_eval/meta.json").unlink()
+    with pytest.raises(StageError, match="07_eval/meta.json is missing: run 07_eval before a card is written"):
+        upload.plan("r", "fast", "me/tiny", small_run.STUDENTS)
+
+
 def test_a_file_that_is_missing(home):
     (home / "artifacts/r/07_eval/differences.jsonl").unlink()
     with pytest.raises(StageError, match="differences.jsonl is missing: a card has no number without a file"):
@@ -157,8 +168,7 @@ def test_addresses_and_files_of_ones_own_are_not_told(home):
     assert "internal" not in said and "lists" not in said and "endpoint=URL" in said
     assert "its licence is not recorded. Read its terms" in said and "a file of its maker's own" in said
     assert "--set 07_eval.batch_size" not in said, "07 finds it out itself: nobody can set it"
-    name = next(name for name in known if name.startswith("07_eval/") and name.endswith(("meta.json", "settings.json")))
-    known[name]["params"]["engine"] = "http://gpu.internal:8000/v1"
+    known[facts.ASKED]["params"]["engine"] = "http://gpu.internal:8000/v1"
     said = facts.command(known)
     assert "internal" not in said and "engine=URL" in said
     known["01_collect/meta.json"]["params"]["endpoint"] = "vllm"

@@ -5,8 +5,9 @@ import traceback
 import pytest
 from loopback import Refusal, serve
 
-from distil.llm.cache import ChatError, Reply, Store, request_key
-from distil.llm.client import Chat, check_endpoint, request
+from distil.llm.cache import ChatError, Reply, Store, request, request_key
+from distil.llm.client import Chat
+from distil.llm.endpoints import check_endpoint
 from distil.llm.transport import split_reasoning
 from distil.pipeline import record
 
@@ -63,7 +64,7 @@ def test_a_passing_fault_is_retried(project):
 
 
 def test_a_dead_endpoint_is_an_error_and_not_an_empty_result(project, monkeypatch):
-    monkeypatch.setattr("distil.llm.transport.FIRST_WAIT", 0.001)
+    monkeypatch.setattr("distil.llm.transport.FIRST_BACKOFF", 0.001)
     with pytest.raises(ChatError, match="answered none of 2"):
         Chat("m", "http://127.0.0.1:9/v1").map(PROMPTS[:2], max_tokens=5)
 
@@ -155,7 +156,7 @@ def test_the_key_is_stored_nowhere(tmp_path, project, monkeypatch):
 def test_a_key_that_the_endpoint_echoes_is_masked(status, tmp_path, project, monkeypatch, capfd):
     secret = "abc-very-secret"
     monkeypatch.setenv("DISTIL_API_KEY", f"{secret}\n")  # as read from a file
-    monkeypatch.setattr("distil.llm.transport.FIRST_WAIT", 0.001)
+    monkeypatch.setattr("distil.llm.transport.FIRST_BACKOFF", 0.001)
 
     def answer(body):
         raise Refusal(status, f"bad key {secret}")

@@ -11,7 +11,7 @@ from loopback import Cut, Raw, Refusal, serve
 from distil.chains.collect import collect
 from distil.llm.cache import ChatError
 from distil.llm.client import Chat
-from distil.llm.transport import wait_asked
+from distil.llm.transport import retry_after_seconds
 from distil.verify.chain_text import split_chain
 
 PROMPTS = [[{"role": "user", "content": f"question {i}"}] for i in range(80)]
@@ -19,7 +19,7 @@ PROMPTS = [[{"role": "user", "content": f"question {i}"}] for i in range(80)]
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch, project):
-    monkeypatch.setattr("distil.llm.transport.FIRST_WAIT", 0.002)
+    monkeypatch.setattr("distil.llm.transport.FIRST_BACKOFF", 0.002)
 
 
 def fault(kind: str) -> str:
@@ -171,7 +171,11 @@ def test_retry_after_is_honoured_by_all():
     with serve(answer) as (endpoint, _):
         Chat("m", endpoint, concurrency=1).map(PROMPTS[:3], max_tokens=5)
     assert times[1] - times[0] >= 0.4
-    assert wait_asked("Wed, 21 Oct 2015 07:28:00 GMT") == 0 and wait_asked("soon") == 0 and wait_asked("2.5") == 2.5
+    assert (
+        retry_after_seconds("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+        and retry_after_seconds("soon") == 0
+        and retry_after_seconds("2.5") == 2.5
+    )
 
 
 def test_a_wait_of_an_hour_is_a_failure():

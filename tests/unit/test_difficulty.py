@@ -3,18 +3,21 @@
 import json
 
 import pytest
-from factories import a_problem
 from loopback import serve
 
 from distil.cli import main
 from distil.evaluate.pass_rate import by_pass_rate, pass_rates
 from distil.problems.errors import ProblemError
 from distil.workspace.files import read_jsonl
+from distil.workspace.rows import Problem
 
-PROBLEMS = [
-    *(a_problem(id=name, question=f"{name}?", answer="9") for name in ("easy", "mixed", "hard", "dumb")),
-    a_problem(id="code", question="code?", verifier="code", tests=["1"]),
-]
+
+def problem(name: str, verifier: str = "exact", **more) -> Problem:
+    made = {"domain": "math", "task": "sums", "question": f"{name}?", "answer": "9", "source": "made up"}
+    return Problem(id=name, verifier=verifier, **made, **more)
+
+
+PROBLEMS = [*map(problem, ("easy", "mixed", "hard", "dumb")), problem("code", "code", tests=["1"])]
 
 
 def test_rates_and_the_choice_by_them(no_sandbox):
@@ -30,14 +33,14 @@ def test_rates_and_the_choice_by_them(no_sandbox):
     rates = pass_rates(PROBLEMS, student, 4)
     assert rates == {"easy": 1.0, "mixed": 0.5, "hard": 0.0, "dumb": None, "code": None} and count["easy"] == 4
     kept, removed = by_pass_rate(PROBLEMS, rates, 0.01, 0.99)
-    assert [(r["id"], r["pass_rate"]) for r in kept] == [("mixed", 0.5)]
-    assert [(r["id"], r["reason"]) for r in removed] == [
+    assert [(r.id, r.extra["pass_rate"]) for r in kept] == [("mixed", 0.5)]
+    assert [(r.id, r.extra["reason"]) for r in removed] == [
         ("easy", "too easy for the student"),
         ("hard", "too hard for the student"),
         ("dumb", "no answer came"),
         ("code", "answers cannot be checked"),
     ]
-    assert [r["id"] for r in by_pass_rate(PROBLEMS, rates, 0.0, 0.5)[0]] == ["mixed", "hard"]
+    assert [r.id for r in by_pass_rate(PROBLEMS, rates, 0.0, 0.5)[0]] == ["mixed", "hard"]
 
 
 @pytest.mark.parametrize(("low", "high"), [(-0.1, 1), (0.5, 0.4), (0, 1.1)])

@@ -1,31 +1,25 @@
 """A student asked here in batches, here with continuous batching, and behind a real HTTP server."""
 
-import json
+import dataclasses
 import time
 
 import pytest
+from factories import a_problem
 from loopback import Refusal, serve
 
 from distil.evaluate import engines, metrics
-from distil.evaluate.engines import Asked
+from distil.evaluate.engines import GenerationRequest
 from distil.llm.cache import ChatError
 from distil.llm.prompts import student_messages
 from distil.models.student import load, load_tokenizer
 from distil.models.weights import tiny_random
 from distil.workspace.errors import StageError
 from distil.workspace.files import digest, read_jsonl
+from distil.workspace.rows import Completion
 
-PROBLEMS = [
-    {
-        "id": f"p{i}",
-        "question": "What is " + "1 + " * i + "1?",
-        "answer": str(i + 1),
-        "verifier": "exact",
-        "task": "sum",
-    }
-    for i in range(7)
-]
+PROBLEMS = [a_problem(id=f"p{i}", question="What is " + "1 + " * i + "1?", answer=str(i + 1)) for i in range(7)]
 SETTINGS = {"weights": "first", "max_new_tokens": 10, "batch_size": 3}
+GREEDY = {"max_new_tokens": 12, "temperature": 0.0}
 SAMPLED = SETTINGS | {"samples": 3, "temperature": 0.6, "seed": 1}
 
 
@@ -41,20 +35,21 @@ def refuse():
     raise AssertionError("everything was answered already")
 
 
-def without_time(rows: list[dict]) -> list[dict]:
-    return [{**row, "seconds": 0} for row in rows]
+def without_time(rows: list) -> list:
+    """Completions or answers of an engine, as if each had taken no time."""
+    return [dataclasses.replace(row, seconds=0) for row in rows]
 
 
 def test_samples_differ_and_come_again_after_a_kill(tiny, tmp_path):
     whole = metrics.answer(PROBLEMS, lambda: tiny, tmp_path / "whole.jsonl", **SAMPLED)
-    assert [(row["id"], row["sample"]) for row in whole] == [(p["id"], s) for p in PROBLEMS for s in range(3)]
-    assert len({row["text"] for row in whole[:3]}) > 1, "sampled"
+    assert [(row.id, row.sample) for row in whole] == [(p.id, s) for p in PROBLEMS for s in range(3)]
+    assert len({row.text for row in whole[:3]}) > 1, "sampled"
     lines = (tmp_path / "whole.jsonl").read_text().split("\n")
     (tmp_path / "cut.jsonl").write_text("\n".join(lines[:8]) + lines[8][:20])  # in the middle of the third batch
     again = metrics.answer(PROBLEMS, lambda: tiny, tmp_path / "cut.jsonl", **SAMPLED)
     assert without_time(again) == without_time(whole)
-    rows = read_jsonl(tmp_path / "cut.jsonl")
-    assert len(rows) == len({(row["id"], row["sample"]) for row in rows}) == 21, "no answer is there twice"
+    rows = read_jsonl(tmp_path / "cut.jsonl", Completion)
+    assert len(rows) == len({(row.id, row.sample) for row in rows}) == 21, "no answer is there twice"
     assert metrics.answer(PROBLEMS, refuse, tmp_path / "cut.jsonl", **SAMPLED) == again
 
 
@@ -62,28 +57,30 @@ def test_more_samples_leave_the_first_ones_as_they_are(tiny, tmp_path):
     path = tmp_path / "answers.jsonl"
     few = metrics.answer(PROBLEMS, lambda: tiny, path, **SAMPLED | {"samples": 2})
     more = metrics.answer(PROBLEMS, lambda: tiny, path, **SAMPLED)
-    assert [row for row in more if row["sample"] < 2] == few
+    assert [row for row in more if row.sample < 2] == few
     for changed in ({"seed": 2}, {"temperature": 0.7}):
         with pytest.raises(AssertionError, match="answered already"):
             metrics.answer(PROBLEMS, refuse, path, **SAMPLED | changed)
 
 
-def test_greedy_answers_of_an_earlier_version_are_taken(tiny, tmp_path):
+def test_answers_of_other_weights_are_removed_and_those_to_other_questions_stay(tiny, tmp_path):
     path = tmp_path / "answers.jsonl"
-    rows = metrics.answer(PROBLEMS, lambda: tiny, path, **SETTINGS)
-    assert rows[0]["of"] == digest("first", PROBLEMS[0]["question"], 10, 3), "as every version made it"
-    old = [{key: value for key, value in row.items() if key != "sample"} for row in rows]
-    path.write_text("".join(json.dumps(row) + "\n" for row in old))
-    assert metrics.answer(PROBLEMS, refuse, path, **SETTINGS) == old
+    first = metrics.answer(PROBLEMS, lambda: tiny, path, **SETTINGS)
+    assert first[0].of == digest("first", PROBLEMS[0].question, 10, 3), "kept runs rest on it"
+    fewer = metrics.answer(PROBLEMS[:3], lambda: tiny, path, **SETTINGS | {"weights": "second"})
+    kept = read_jsonl(path, Completion)
+    assert sorted(kept, key=lambda row: row.id) == fewer + first[3:]
 
 
 def test_continuous_batching_gives_the_answers_of_plain_batches(tiny):
-    batches = [[Asked(student_messages(p["question"]), i) for i, p in enumerate(PROBLEMS)]]
-    (plain,) = engines.plain(*tiny, batches, 12, 0.0)
+    batches = [[GenerationRequest(student_messages(p.question), i) for i, p in enumerate(PROBLEMS)]]
+    (plain,) = engines.batched(*tiny, batches, **GREEDY)
     small = {"num_blocks": 16, "block_size": 32, "max_batch_tokens": 64}
-    (paged,) = engines.paged(*tiny, batches, 12, 0.0, **small)
+    (paged,) = engines.paged(*tiny, batches, **GREEDY, **small)
     assert without_time(paged) == without_time(plain)
-    (sampled,), (again,) = (engines.paged(*tiny, batches, 12, 0.6, **small) for _ in range(2))
+    (sampled,), (again,) = (
+        engines.paged(*tiny, batches, max_new_tokens=12, temperature=0.6, **small) for _ in range(2)
+    )
     assert without_time(sampled) == without_time(again)
 
 
@@ -91,9 +88,9 @@ def test_what_continuous_batching_leaves_is_answered_in_plain_batches(tiny, monk
     model, tokenizer = tiny
     whole = model.generate_batch
     monkeypatch.setattr(model, "generate_batch", lambda *a, **k: dict(list(whole(*a, **k).items())[:2]))
-    batches = [[Asked(student_messages(p["question"]), i) for i, p in enumerate(PROBLEMS)]]
-    (rows,) = engines.paged(model, tokenizer, batches, 12, 0.0, num_blocks=16, block_size=32, max_batch_tokens=64)
-    (plain,) = engines.plain(model, tokenizer, batches, 12, 0.0)
+    batches = [[GenerationRequest(student_messages(p.question), i) for i, p in enumerate(PROBLEMS)]]
+    (rows,) = engines.paged(model, tokenizer, batches, **GREEDY, num_blocks=16, block_size=32, max_batch_tokens=64)
+    (plain,) = engines.batched(model, tokenizer, batches, **GREEDY)
     assert without_time(rows) == without_time(plain)
     assert "answered 2 of 7" in capsys.readouterr().out
 
@@ -123,7 +120,7 @@ def test_a_served_student_is_asked_once_and_resumes_reply_by_reply(tmp_path, pro
         assert {body["model"] for body in seen} == {"fast"} and {body["top_p"] for body in seen} == {0.95}
         assert len({body["seed"] for body in seen}) == 21 and {body["max_tokens"] for body in seen} == {50}
     assert metrics.answer(PROBLEMS, refuse, path, engine=endpoint, **settings) == rows
-    assert all(row["correct"] and row["seconds"] > 0 and row["finish_reason"] == "stop" for row in rows)
+    assert all(row.correct and row.seconds > 0 and row.finish_reason == "stop" for row in rows)
     summary = metrics.summarise("fast", rows)
     assert (summary["n"], summary["samples"], summary["accuracy"], summary["tokens_per_answer"]) == (7, 3, 1, 4)
 
@@ -150,13 +147,13 @@ def test_a_question_that_a_server_never_answers_is_no_wrong_answer(tmp_path, pro
 def test_replies_with_reasoning_keep_it_and_stored_ones_have_no_time(tmp_path, project):
     from distil.llm.client import Chat
 
-    batches = [[Asked(student_messages("1?"), 0)]]
+    batches = [[GenerationRequest(student_messages("1?"), 0)]]
     with serve(lambda body: "<think>well</think>It is \\boxed{1}") as (endpoint, _):
         for known in (False, True):
             chat = Chat("fast", endpoint, store=tmp_path / "store.jsonl")
-            ((row,),) = engines.served(chat, batches, 10, 0.0)
-            assert row["text"] == "<think>\nwell\n</think>\n\nIt is \\boxed{1}"
-            assert (row["seconds"] is None) == known
+            ((row,),) = engines.served(chat, batches, **GREEDY)
+            assert row.text == "<think>\nwell\n</think>\n\nIt is \\boxed{1}"
+            assert (row.seconds is None) == known
 
 
 def test_long_answers_that_are_left_after_an_interruption_do_not_make_a_student_slow(tmp_path, project):
@@ -166,14 +163,14 @@ def test_long_answers_that_are_left_after_an_interruption_do_not_make_a_student_
         time.sleep(0.3)
         return " ".join(["word"] * (9 if "long" in body["messages"][0]["content"] else 1))
 
-    short, long = ([Asked(student_messages(text), 0)] for text in ("short", "long"))
+    short, long = ([GenerationRequest(student_messages(text), 0)] for text in ("short", "long"))
     with serve(answer) as (endpoint, _):
-        next(engines.served(Chat("fast", endpoint, store=tmp_path / "store.jsonl"), [short], 10, 0.0))
+        next(engines.served(Chat("fast", endpoint, store=tmp_path / "store.jsonl"), [short], **GREEDY))
         begun = time.perf_counter()
-        rows = next(engines.served(Chat("fast", endpoint, store=tmp_path / "store.jsonl"), [short, long], 10, 0.0))
+        rows = next(engines.served(Chat("fast", endpoint, store=tmp_path / "store.jsonl"), [short, long], **GREEDY))
         spent = time.perf_counter() - begun
-    assert [row["n_tokens"] for row in rows] == [1, 9]
-    assert 0.3 * 10 / 9 <= sum(row["seconds"] for row in rows) <= spent * 10 / 9, "one token more than was waited for"
+    assert [row.n_tokens for row in rows] == [1, 9]
+    assert 0.3 * 10 / 9 <= sum(row.seconds for row in rows) <= spent * 10 / 9, "one token more than was waited for"
 
 
 def test_the_teacher_is_a_row_that_its_own_server_answers_for(tmp_path, project):
@@ -218,7 +215,7 @@ def test_programs_run_and_the_answer_is_the_program(tmp_path):
 
     if mechanism() is None:
         pytest.skip("no sandbox works here")
-    code = {"id": "c", "question": "Double x.", "answer": "", "verifier": "code", "tests": ["f(2) == 4"]}
+    code = a_problem(question="Double x.", verifier="code", tests=["f(2) == 4"])
     texts = [
         "```python\ndef f(x):\n    return 2 * x\n```",
         "```python\ndef f(x):\n    return x\n```",

@@ -1,17 +1,21 @@
 """What is made of answers: the figures of a student, the tables of 07 and its curves, on answers made by hand."""
 
-import csv
-
 import pytest
 
-from distil.evaluate import metrics, tables
+from distil.evaluate import metrics, settings, tables
 from distil.workspace import plots
+from distil.workspace.files import read_csv
+from distil.workspace.rows import Completion, Problem
 
 
-def row(question: str, sample: int, answer: str | None, correct: bool, n_tokens: int = 10, **more) -> dict:
+def row(question: str, sample: int, answer: str | None, correct: bool, n_tokens: int = 10, **more) -> Completion:
     text = "Hm." if answer is None else f"So \\boxed{{{answer}}}"
     made = {"id": question, "sample": sample, "text": text, "answer": answer, "correct": correct, "n_tokens": n_tokens}
-    return made | {"finish_reason": "stop", "seconds": 0.5} | more
+    return Completion(**made | {"finish_reason": "stop", "seconds": 0.5} | more)
+
+
+def problem(name: str = "1", task: str = "sums", verifier: str = "math") -> Problem:
+    return Problem(id=name, domain="math", task=task, question="?", answer="1", verifier=verifier, source="made up")
 
 
 # four answers to each of three questions: three right, one right, none and silent
@@ -49,13 +53,13 @@ def test_curves_begin_at_accuracy_and_pass_at_k_only_rises():
     assert [k for k, _, _ in curve] == [1, 2, 4]
     assert curve[0][1] == pytest.approx(1 / 3) and curve[0][2] == pytest.approx(1 / 3)
     assert [p for _, p, _ in curve] == sorted(p for _, p, _ in curve)
-    assert [k for k, _, _ in metrics.curve([r for r in ROWS if r["sample"] < 3])] == [1, 2, 3]
+    assert [k for k, _, _ in metrics.curve([r for r in ROWS if r.sample < 3])] == [1, 2, 3]
     with pytest.raises(ValueError, match="pass@5"):
         metrics.at_k(ROWS, 5)
 
 
 def test_differences_are_of_those_students_that_are_there():
-    better = [{**r, "correct": r["id"] != "c"} for r in ROWS]
+    better = [r.replace(correct=r.id != "c") for r in ROWS]
     gaps = metrics.differences({"base": ROWS, "fast": better}, seed=0)
     assert [(g["of"], g["to"]) for g in gaps] == [("fast", "base")]
     assert gaps[0]["difference"] == pytest.approx(1 / 3)
@@ -67,7 +71,7 @@ def test_differences_are_of_those_students_that_are_there():
 
 
 def test_seconds_that_nobody_measured_are_not_made_up():
-    unknown = [{**r, "seconds": None if r["sample"] else 0.5} for r in ROWS]
+    unknown = [r.replace(seconds=None if r.sample else 0.5) for r in ROWS]
     assert metrics.summarise("fast", unknown)["seconds_per_answer"] == 0.5
 
 
@@ -82,12 +86,11 @@ def test_tables_and_pictures(tmp_path):
     columns, body = tables.results(results)
     assert columns[-2:] == ["pass@4", "majority@4"] and len(body[0]) == len(columns)
     assert tables.speeds(results, "slow")[1][0][:3] == ["base", "10", "2.0x"]
-    problems = [{"id": "a", "task": "sum"}, {"id": "b", "task": "sum"}, {"id": "c", "task": "word"}]
+    problems = [problem("a", "sum"), problem("b", "sum"), problem("c", "word")]
     assert tables.families({"base": ROWS}, problems)[1] == [["sum", "2", "50%"], ["word", "1", "0%"]]
     plots.pass_at_k({"base": metrics.curve(ROWS), "slow": metrics.curve(ROWS)}, tmp_path / "curve")
-    with open(tmp_path / "curve.csv", newline="") as handle:
-        points = list(csv.DictReader(handle))
-    assert [(p["student"], p["k"]) for p in points] == [(s, k) for s in ("base", "slow") for k in "124"]
+    points = read_csv(tmp_path / "curve.csv")
+    assert [(p["student"], p["k"]) for p in points] == [(s, k) for s in ("base", "slow") for k in (1, 2, 4)]
     assert (tmp_path / "curve.png").stat().st_size > 5000
 
 
@@ -95,19 +98,19 @@ def test_tables_and_pictures(tmp_path):
     ("temperature", "said"), [(0.0, {"sampling": "greedy"}), (0.6, {"top_p": 0.95, "top_k": "off"})]
 )
 def test_what_was_asked_is_pinned(temperature, said):
-    asked = metrics.settings(
-        "aime2024", {"revision": "c" * 40}, [{"verifier": "math"}] * 2, temperature=temperature, samples=4, seed=3
+    asked = settings.pin(
+        "aime2024", {"revision": "c" * 40}, [problem()] * 2, temperature=temperature, samples=4, seed=3
     )
     assert said.items() <= asked.items() and asked["source"]["revision"] == "c" * 40
     assert asked["prompt"][-1]["content"].startswith("{question}") and asked["repetition_penalty"] == 1.0
-    both = metrics.settings("held-out", {}, [{"verifier": "math"}, {"verifier": "code"}], temperature=temperature)
+    both = settings.pin("held-out", {}, [problem(), problem(verifier="code")], temperature=temperature)
     assert both["prompt"] == asked["prompt"] and "```python" in both["prompt_others"][-1]["content"]
     assert "prompt_others" not in asked
 
 
 def test_tokens_against_difficulty_by_hand():
-    problems = [{"id": "a", "task": "sums"}, {"id": "b", "task": "sums"}, {"id": "c", "task": "proofs"}]
-    one = [{"id": i, "correct": c, "n_tokens": n} for i, c, n in (("a", True, 10), ("b", True, 20), ("c", False, 90))]
-    two = [{"id": i, "correct": c, "n_tokens": n} for i, c, n in (("a", False, 5), ("b", True, 5), ("c", True, 5))]
+    problems = [problem("a"), problem("b"), problem("c", "proofs")]
+    one = [row(i, 0, "1", c, n) for i, c, n in (("a", True, 10), ("b", True, 20), ("c", False, 90))]
+    two = [row(i, 0, "1", c, n) for i, c, n in (("a", False, 5), ("b", True, 5), ("c", True, 5))]
     found = metrics.by_difficulty({"adapts": one, "does not": two}, problems)
     assert found == {"adapts": [(25.0, 15.0), (50.0, 90.0)], "does not": [(25.0, 5.0), (50.0, 5.0)]}

@@ -6,7 +6,7 @@ import pytest
 from factories import a_chain, a_problem
 
 from distil.chains import student_judge
-from distil.models.student import encode_prompt, generate, load, load_tokenizer
+from distil.models.student import Generated, encode_prompt, generate, load, load_tokenizer
 from distil.models.weights import resolve
 
 PROBLEM = a_problem(question="What is 2 + 3 + 4?", answer="9")
@@ -93,7 +93,7 @@ def test_an_example_is_of_the_same_task_and_another_problem():
     ],
 )
 def test_getting_there_is_the_first_boxed_answer(text, reason, expected):
-    assert student_judge.got_there({"text": text, "finish_reason": reason}, PROBLEM) is expected
+    assert student_judge.got_there(Generated(text, 1, reason, None), PROBLEM) is expected
 
 
 def test_the_student_as_a_judge_gives_what_align_asks_for():
@@ -126,4 +126,4 @@ def test_an_answer_may_be_ended_from_outside(student):
     asked = [[{"role": "user", "content": "go on"}]] * 2
     seen = []
     rows = next(generate(model, tokenizer, asked, 60, 2, until=lambda text: seen.append(text) or True))
-    assert len(seen) == 2 and all(row["n_tokens"] <= 24 for row in rows)
+    assert len(seen) == 2 and all(row.n_tokens <= 24 for row in rows)

@@ -39,8 +39,8 @@ def test_pages_are_asked_once_and_an_answer_without_one_says_so(tmp_path, capsys
     folder = str(tiny_random(tmp_path / "tiny"))
     settings = {"weights": "w", "name": "fast", "engine": "transformers", "max_new_tokens": 8}
     rows = gallery.generate(lambda: (load(folder), load_tokenizer(folder)), tmp_path / "gallery", **settings)
-    assert [row["page"] for row in rows] == ["landing", "snake"]
-    assert all(row["file"] is None and row["n_tokens"] <= 8 for row in rows)
+    assert [row.page for row in rows] == ["landing", "snake"]
+    assert all(row.file is None and row.n_tokens <= 8 for row in rows)
 
     def refuse():
         raise AssertionError("it was asked before")
@@ -62,7 +62,7 @@ def test_a_served_students_page_is_kept_and_shown(tmp_path, project, monkeypatch
     with serve(lambda body: f"```html\n{PAGE}\n```") as (endpoint, seen):
         rows = gallery.generate(None, tmp_path / "gallery", engine=endpoint, **settings)
     assert [body["max_tokens"] for body in seen] == [4096, 4096]
-    assert {row["file"] for row in rows} == {"landing.html", "snake.html"}
+    assert {row.file for row in rows} == {"landing.html", "snake.html"}
     assert (tmp_path / "gallery" / "snake.html").read_text() == PAGE
     gallery.show(rows, tmp_path / "gallery")
     assert len(shown) == 2 and all('sandbox="allow-scripts"' in text and "default-src" in text for text in shown)

@@ -203,7 +203,7 @@ SECRET = "".join(("hf", "_", "A1b2" * 9))
 @pytest.mark.parametrize(("name", "content", "message"), [
     ("adapter_config.json", f'{{"note": "{SECRET}"}}', "holds a Hugging Face token"),
     ("chat_template.jinja", "sk-" + "a1" * 12, "holds an API key"),
-    ("tokenizer_config.json", "-----BEGIN PRIVATE KEY-----", "holds a private key"),
+    ("tokenizer_config.json", "-----BEGIN PRIVATE KEY-----", "holds a secret (Private Key)"),
     ("tokenizer_config.json", "my own secret", "holds the value of TEACHER_API_KEY"),
     ("adapter_config.json", '{"base": "/mnt/models/x"}', "holds the path /mnt/models"),
     ("optimizer.pt", "", "optimizer.pt: state of a trainer"),
@@ -218,7 +218,7 @@ def test_what_must_not_leave_is_refused(home, tmp_path, monkeypatch, name, conte
     (folder / name).parent.mkdir(parents=True)
     (folder / name).write_text(content)
     with pytest.raises(StageError, match="me/x is not published") as error:
-        lay_out("r", "me/x", "model", folder, [], {"README.md": "# x\n"})
+        lay_out("r", "me/x", "model", source=folder, more=[], texts={"README.md": "# x\n"})
     assert message in str(error.value) and SECRET not in str(error.value)
     assert not planned(home, "me/x"), "nothing is left that could be sent"
 

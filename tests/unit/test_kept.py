@@ -12,7 +12,8 @@ from conftest import ROOT
 from benchmarks.reference_run import claim
 from distil.cli import main
 from distil.workspace.errors import StageError
-from distil.workspace.files import sha256
+from distil.workspace.files import read_csv, sha256
+from distil.workspace.rows import Completion
 from distil.workspace.stage import STAGES, run_folder
 
 STUDENTS = "base,slow,fast,reinforced"
@@ -125,14 +126,14 @@ def test_the_claim_is_what_the_answers_say(kept):
 
 
 def test_where_no_pair_of_answers_ended_nothing_is_said_of_them():
-    cut = [{"finish_reason": "length", "n_tokens": 8}]
+    cut = [Completion(id="1", text="", n_tokens=8, finish_reason="length", seconds=None, correct=False, answer=None)]
     assert claim.ended(cut, cut) == {"pairs": 0, "of": 1, "tokens_gain": None}
 
 
 def test_a_row_of_the_teacher_is_what_students_are_held_against(finished, script):
     small_run.measure("r", "held-out?n=6&samples=3", f"{STUDENTS},teacher")
     said = json.loads((script.keep("r") / "claim.json").read_text())
-    accuracy = {row["student"]: row["accuracy"] for row in claim.table(finished / "artifacts/reference/results.csv")}
+    accuracy = {row["student"]: row["accuracy"] for row in read_csv(finished / "artifacts/reference/results.csv")}
     assert said["teacher"] == {"where": "the same problems", "accuracy": {"as the students": accuracy["teacher"]}}
     assert said["recovered"]["fast"]["as the students"] == round(accuracy["fast"] / accuracy["teacher"], 4)
     assert "teacher" not in said["recovered"] and "difference" in said["against"]["teacher"]["fast"]

@@ -7,7 +7,8 @@ from loopback import Raw, serve
 
 from distil import cli
 from distil.llm.cache import ChatError
-from distil.llm.client import Chat, check_endpoint
+from distil.llm.client import Chat
+from distil.llm.endpoints import check_endpoint
 from distil.llm.limits import Limits
 
 PROMPTS = [[{"role": "user", "content": f"question {i}"}] for i in range(40)]

@@ -10,7 +10,7 @@ import torch
 from conftest import ROOT
 
 from distil.train import memory
-from distil.train.common import LORA
+from distil.train.model import LORA
 from distil.workspace.errors import StageError
 
 CPU = memory.Machine("cpu", "trl")
@@ -21,7 +21,7 @@ def test_parts_by_hand():
     layers, words, hidden = 2, 259, 64
     weights = layers * sum(a * b for a, b in linear) + words * hidden + (2 * layers + 1) * hidden
     adapter = layers * LORA["r"] * sum(a + b for a, b in linear)
-    parts = memory.estimate("tiny-random", "lora", 4000, 1000, CPU)
+    parts = memory.estimate("tiny-random", "lora", micro_batch_size=4000, max_length=1000, machine=CPU)
     assert parts["weights"] == pytest.approx((4 * weights + 4 * adapter) / memory.GIB, abs=0.006)
     assert parts["activations"] == pytest.approx(4e6 * layers * (16 * hidden + 8 * 128) / memory.GIB, abs=0.006)
     assert parts["logits"] == pytest.approx(4e6 * words * 10 / memory.GIB, abs=0.006)
@@ -29,28 +29,37 @@ def test_parts_by_hand():
 
 
 def test_a_small_gpu_takes_a_step_in_parts():
-    def gpu(gib, backend="unsloth", sharers=1):
-        return memory.Machine("cuda", backend, gib / memory.MARGIN + 0.01, sharers)
+    def gpu(gib):
+        return memory.Machine("cuda", "unsloth", gib / memory.MARGIN + 0.01)
+
+    def planned(rows, machine):
+        return memory.plan("tiny-random", "lora", batch_size=rows, longest=row, machine=machine)
 
     row = 100_000  # tokens
-    sizes = {n: memory.estimate("tiny-random", "lora", n, row, gpu(1))["total"] for n in (1, 2, 4, 8, 16)}
+    sizes = {
+        n: memory.estimate("tiny-random", "lora", micro_batch_size=n, max_length=row, machine=gpu(1))["total"]
+        for n in (1, 2, 4, 8, 16)
+    }
     assert sorted(set(sizes.values())) == list(sizes.values())
-    assert [memory.plan("tiny-random", "lora", 16, row, gpu(sizes[n])).at_once for n in sizes] == list(sizes)
-    assert memory.plan("tiny-random", "lora", 6, row, gpu(sizes[4])).at_once == 3, "parts are alike"
-    assert memory.plan("tiny-random", "lora", 16, row, CPU).at_once == 16, "a CPU takes all"
+    assert [planned(16, gpu(sizes[n])).micro_batch_size for n in sizes] == list(sizes)
+    assert planned(6, gpu(sizes[4])).micro_batch_size == 3, "parts are alike"
+    assert planned(16, CPU).micro_batch_size == 16, "a CPU takes all"
     with pytest.raises(StageError, match="100000 tokens takes about .* take shorter rows .*, or choose method='qlora'"):
-        memory.plan("tiny-random", "lora", 16, row, gpu(sizes[1] / 2))
+        planned(16, gpu(sizes[1] / 2))
 
 
 def test_checkpointing_comes_in_where_no_row_fits_without_it():
     """On several GPUs, which share the weights."""
-    several = memory.Machine("cuda", "trl", 80, sharers=8)
-    plain, saving = (memory.estimate("tiny-random", "lora", 1, 10**6, several, way) for way in (False, True))
+    several = memory.Machine("cuda", "trl", 80, shards=8)
+    one_row = {"micro_batch_size": 1, "max_length": 10**6, "machine": several}
+    plain, saving = (
+        memory.estimate("tiny-random", "lora", **one_row, gradient_checkpointing=way) for way in (False, True)
+    )
     assert saving["activations"] < plain["activations"] and saving["logits"] == plain["logits"]
     for room, expected in ((plain, False), (saving, True)):
-        gpu = memory.Machine("cuda", "trl", room["total"] / memory.MARGIN + 0.01, sharers=8)
-        found = memory.plan("tiny-random", "lora", 4, 10**6, gpu)
-        assert (found.at_once, found.checkpointing, found.parts) == (1, expected, room)
+        gpu = memory.Machine("cuda", "trl", room["total"] / memory.MARGIN + 0.01, shards=8)
+        found = memory.plan("tiny-random", "lora", batch_size=4, longest=10**6, machine=gpu)
+        assert (found.micro_batch_size, found.gradient_checkpointing, found.parts) == (1, expected, room)
 
 
 def test_a_gpu_has_what_others_leave_of_it(monkeypatch):
@@ -60,13 +69,18 @@ def test_a_gpu_has_what_others_leave_of_it(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (50 * memory.GIB, 80 * memory.GIB))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 5 * memory.GIB)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 2 * memory.GIB)
-    assert memory.here().gib == 53, "a server has 25 of 80, and 3 of our own 5 can be used again"
+    assert memory.this_machine().gib == 53, "a server has 25 of 80, and 3 of our own 5 can be used again"
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert memory.here().gib == 80, "processes cut a step up alike"
+    assert memory.this_machine().gib == 80, "processes cut a step up alike"
 
 
 def test_sharded_weights_are_a_part_each():
-    whole, half = (memory.estimate("tiny-random", "full", 1, 10, memory.Machine("cuda", "trl", 80, n)) for n in (1, 2))
+    whole, half = (
+        memory.estimate(
+            "tiny-random", "full", micro_batch_size=1, max_length=10, machine=memory.Machine("cuda", "trl", 80, n)
+        )
+        for n in (1, 2)
+    )
     assert half["weights"] == pytest.approx(whole["weights"] / 2, abs=0.01)
 
 
@@ -76,11 +90,11 @@ def test_a_step_fits_beside_a_teacher(monkeypatch):
 
     found = {}
     for gib in (0.5, 24, 80):
-        monkeypatch.setattr(memory, "here", lambda gib=gib: memory.Machine("cuda", "trl", gib))
-        found[gib] = gkd.planned_for("tiny-random", "tiny-random", 16, 4000)
-    assert found[0.5].at_once < found[24].at_once == found[80].at_once == 16
-    copies = gkd.SCORES / memory.SCORES["trl"]
-    plain = memory.plan("tiny-random", "lora", 16, 4000).parts
+        monkeypatch.setattr(memory, "this_machine", lambda gib=gib: memory.Machine("cuda", "trl", gib))
+        found[gib] = gkd.plan_beside_teacher("tiny-random", "tiny-random", 16, 4000)
+    assert found[0.5].micro_batch_size < found[24].micro_batch_size == found[80].micro_batch_size == 16
+    copies = gkd.BYTES_PER_LOGIT / memory.BYTES_PER_LOGIT["trl"]
+    plain = memory.plan("tiny-random", "lora", batch_size=16, longest=4000).parts
     assert found[80].parts["logits"] == pytest.approx(copies * plain["logits"], rel=0.05)
 
 
@@ -88,13 +102,15 @@ TRAIN = """
 import sys
 from pathlib import Path
 from distil.train import sft
+from distil.train.examples import default_batch_size
+from distil.workspace.rows import TrainingRow
 text = " ".join(["seven"] * 440)
 messages = [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": text}]
-rows = [{"messages": messages, "output": text, "problem_id": "p"}] * 8
+rows = [TrainingRow(instruction="1 + 1?", messages=messages, output=text, problem_id="p")] * 8
 sft.sft(rows, [], sys.argv[1], Path(sys.argv[2]), train_tokens=4000, learning_rate=1e-4, max_length=512,
              method="lora", seed=0)
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
-print(sft.batch_size(), int(peak.split()[1]) / 2**20)
+print(default_batch_size(), int(peak.split()[1]) / 2**20)
 """
 
 
@@ -106,7 +122,8 @@ def test_against_a_training(tmp_path):
     done = subprocess.run([sys.executable, "-c", TRAIN, student, tmp_path], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     rows, peak = done.stdout.split()[-2:]
-    assert memory.estimate(student, "lora", int(rows), 490, CPU)["total"] == pytest.approx(float(peak), rel=0.25)
+    expected = memory.estimate(student, "lora", micro_batch_size=int(rows), max_length=490, machine=CPU)
+    assert expected["total"] == pytest.approx(float(peak), rel=0.25)
 
 
 KEPT_PIECES = """

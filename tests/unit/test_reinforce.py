@@ -2,17 +2,19 @@
 
 import json
 import sys
+from dataclasses import fields
 from types import SimpleNamespace
 
 import pytest
 import torch
+from factories import a_problem
 
 from distil.models.weights import tiny_random
 from distil.train import grpo, reward_model, rewards
 from distil.workspace.errors import StageError
 from distil.workspace.files import read_csv
 
-PROBLEM = {"id": "p", "question": "What is 4 + 5?", "answer": "9", "verifier": "exact", "task": "sum"}
+PROBLEM = a_problem(question="What is 4 + 5?", answer="9")
 SHORT, LONG = "4 + 5 = 9\n\n\\boxed{9}", "Take 4.\n\nAdd 5.\n\nThat is 4 + 5.\n\n4 + 5 = 9\n\n\\boxed{9}"
 
 
@@ -66,6 +68,10 @@ def test_weights_by_name_and_by_number():
             rewards.parse_weights(text)
 
 
+def step(**given) -> rewards.Step:
+    return rewards.Step(**dict.fromkeys((field.name for field in fields(rewards.Step)), 0.0) | given)
+
+
 @pytest.mark.parametrize(("row", "why"), [
     ({"correct": 0.0, "cut_off": 0.9}, "cut off: raise max_completion"),
     ({"correct": 0.0, "cut_off": 0.0}, "never solves these problems: take easier"),
@@ -73,9 +79,9 @@ def test_weights_by_name_and_by_number():
     ({"correct": 0.4, "cut_off": 0.1}, "do not differ: raise `group`"),
 ])  # fmt: skip
 def test_a_reward_that_never_differs_stops_the_run_and_says_why(row, why):
-    log = [row | {"stuck": 1.0}] * rewards.FIRST
+    log = [step(stuck=1.0, **row)] * rewards.FIRST_STEPS
     rewards.check_spread(log[:-1])
-    rewards.check_spread([*log[:-1], row | {"stuck": 0.9}, *log])
+    rewards.check_spread([*log[:-1], step(stuck=0.9, **row), *log])
     with pytest.raises(StageError, match=why):
         rewards.check_spread(log)
 
@@ -89,16 +95,17 @@ def test_collapse_and_explosion_of_the_length():
 
 def judged(n):
     words = ["alpha", "omega"]
-    return [{"question": "q", "text": f"{i % 7} {words[i % 2]}", "rv": 2 + 5 * (i % 2) if i % 5 else None, "cd": 3,
-             "correct": i % 2, "held_out": i % 3 == 0} for i in range(n)]  # fmt: skip
+    return [reward_model.GradedChain(problem_id=str(i), question="q", text=f"{i % 7} {words[i % 2]}",
+                                     rv=2 + 5 * (i % 2) if i % 5 else None, cd=3, correct=i % 2,
+                                     held_out=i % 3 == 0) for i in range(n)]  # fmt: skip
 
 
 def test_the_reward_model_learns_what_is_there_and_loads_in_transformers(tiny, tmp_path):
     quality, predictions = reward_model.fit_reward_model(judged(90), tiny, tmp_path / "rm")
-    assert quality["rv_model"]["spearman"] > 0.8 and quality["rv_model"]["mae"] < quality["rv_length_only"]["mae"]
-    assert quality["correct_model"]["mae"] < 0.2 < quality["correct_length_only"]["mae"]
-    assert quality["cd_model"]["spearman"] is None, "a constant grade has no rank correlation"
-    assert quality["rv_model"]["n"] == sum(r["held_out"] and r["rv"] is not None for r in judged(90)) < 30
+    assert quality["rv", "model"].spearman > 0.8 and quality["rv", "model"].mae < quality["rv", "length_only"].mae
+    assert quality["correct", "model"].mae < 0.2 < quality["correct", "length_only"].mae
+    assert quality["cd", "model"].spearman is None, "a constant grade has no rank correlation"
+    assert quality["rv", "model"].n == sum(r.held_out and r.rv is not None for r in judged(90)) < 30
     grades = reward_model.RewardModel(str(tmp_path / "rm")).grades(["q", "q"], ["1 alpha", "1 omega"])
     assert grades[1, 0] > grades[0, 0] and grades[1, 2] > grades[0, 2]
     from transformers import AutoModelForSequenceClassification
@@ -125,7 +132,15 @@ def test_the_penalty_is_chosen_by_what_it_leaves_out():
     assert np.abs(fresh @ ours - fresh[:, 0]).mean() < 0.8 * np.abs(fresh @ plain - fresh[:, 0]).mean()
 
 
-SETTINGS = {"steps": 3, "group": 4, "learning_rate": 1e-4, "gated": True, "seed": 0, "max_completion": 8}
+SETTINGS = {
+    "line": (3.0, 0.0),
+    "steps": 3,
+    "group": 4,
+    "learning_rate": 1e-4,
+    "gated": True,
+    "seed": 0,
+    "max_completion": 8,
+}
 
 
 @pytest.fixture(scope="module")
@@ -139,22 +154,22 @@ def test_grpo_logs_every_term_and_is_not_done_twice(tiny, graded, tmp_path, monk
     """A random student writes noise; a term of its own gives it something to learn."""
     monkeypatch.setattr(grpo, "reward_terms", lambda text, *_, **__: dict.fromkeys(rewards.TERMS, len(text) % 7))
     weights = rewards.parse_weights("full")[0]
-    result = grpo.grpo([PROBLEM] * 2, tiny, graded, (3.0, 0.0), tmp_path, weights=weights, **SETTINGS)
+    result = grpo.grpo([PROBLEM] * 2, tiny, graded, tmp_path, weights=weights, **SETTINGS)
     log = read_csv(tmp_path / "rewards.csv")
-    assert [row["step"] for row in log] == [1, 2, 3] and set(log[0]) == set(grpo.COLUMNS)
-    assert result["steps"] == 3 and result["completions"] == 24 and 0 < result["tokens"] <= 24 * 8
+    assert [row["step"] for row in log] == [1, 2, 3] and list(log[0]) == [field.name for field in fields(rewards.Step)]
+    assert result.steps == 3 and result.completions == 24 and 0 < result.tokens <= 24 * 8
     assert log[0]["reward"] == pytest.approx(sum(weights[t] * log[0][t] for t in rewards.TERMS), abs=1e-3)
-    assert result["tokens_per_s"] > 0 and result["writing_s"] <= result["seconds"]
-    assert json.loads((tmp_path / "reinforce.json").read_text())["result"] == result
+    assert result.tokens_per_s > 0 and result.writing_s <= result.seconds
+    assert json.loads((tmp_path / "reinforce.json").read_text())["result"] == result.to_dict()
     monkeypatch.setattr(grpo, "train", lambda *_, **__: pytest.fail("it was finished"))
-    assert grpo.grpo([PROBLEM] * 2, tiny, graded, (3.0, 0.0), tmp_path, weights=weights, **SETTINGS) == result
+    assert grpo.grpo([PROBLEM] * 2, tiny, graded, tmp_path, weights=weights, **SETTINGS) == result
 
 
 def test_grpo_stops_where_nothing_can_be_learned(tiny, graded, tmp_path, monkeypatch):
-    monkeypatch.setattr(rewards, "FIRST", 2)
+    monkeypatch.setattr(rewards, "FIRST_STEPS", 2)
     monkeypatch.setattr(grpo, "reward_terms", lambda *_, **__: dict.fromkeys(rewards.TERMS, 0.0))
     with pytest.raises(StageError, match="same for all attempts in each of the first 2 steps"):
-        grpo.grpo([PROBLEM] * 2, tiny, graded, (3.0, 0.0), tmp_path, weights=rewards.parse_weights("full")[0],
+        grpo.grpo([PROBLEM] * 2, tiny, graded, tmp_path, weights=rewards.parse_weights("full")[0],
                        **SETTINGS)  # fmt: skip
     assert not (tmp_path / "reinforce.json").exists()
 
@@ -162,7 +177,7 @@ def test_grpo_stops_where_nothing_can_be_learned(tiny, graded, tmp_path, monkeyp
 def test_grpo_without_problems_that_can_be_verified(tiny, graded, tmp_path, monkeypatch):
     monkeypatch.setattr(grpo, "verifiable", lambda problem: False)
     with pytest.raises(StageError, match="0 of 2 problems can be verified, and GRPO takes 2 a step"):
-        grpo.grpo([PROBLEM] * 2, tiny, graded, (3.0, 0.0), tmp_path, weights=rewards.parse_weights("full")[0],
+        grpo.grpo([PROBLEM] * 2, tiny, graded, tmp_path, weights=rewards.parse_weights("full")[0],
                        **SETTINGS)  # fmt: skip
 
 
@@ -176,7 +191,7 @@ def test_bars_are_hidden_in_batch_runs_alone_and_failures_never(batch, shown, mo
 
 
 def test_attempts_are_shared_out_evenly(monkeypatch):
-    log = [{"tokens": 10.0, "reward": 0.1, "stuck": 1.0}, {"tokens": 30.0, "reward": 0.5, "stuck": 0.5}]
+    log = [step(tokens=10.0, reward=0.1, stuck=1.0), step(tokens=30.0, reward=0.5, stuck=0.5)]
     found = SimpleNamespace(**grpo.summary(log, attempts=16))
     assert (found.completions, found.tokens, found.stuck, found.length_ratio) == (32, 640, 1, 3.0)
 
@@ -184,9 +199,9 @@ def test_attempts_are_shared_out_evenly(monkeypatch):
 def test_a_step_fits_the_gpu_beside_what_writes(tiny, monkeypatch):
     found = {}
     for gib in (4, 24, 80):
-        monkeypatch.setattr(grpo.memory, "here", lambda gib=gib: grpo.memory.Machine("cuda", "unsloth", gib))
-        writers = grpo.writers_gib(tiny)
-        found[gib] = writers, grpo.planned_for(tiny, 128, 100_000, writers).at_once
+        monkeypatch.setattr(grpo.memory, "this_machine", lambda gib=gib: grpo.memory.Machine("cuda", "unsloth", gib))
+        for_vllm = grpo.vllm_gib(tiny)
+        found[gib] = for_vllm, grpo.plan_learning(tiny, 128, 100_000, for_vllm).micro_batch_size
     assert found[4][0] == pytest.approx(4 / 3), "no more than a third of it"
-    assert found[24][0] == found[80][0] >= grpo.WRITER_GIB, "a larger GPU needs no more"
-    assert 1 <= found[4][1] < found[24][1] < found[80][1] == grpo.AT_ONCE["cuda"]
+    assert found[24][0] == found[80][0] >= grpo.VLLM_GIB, "a larger GPU needs no more"
+    assert 1 <= found[4][1] < found[24][1] < found[80][1] == grpo.MAX_MICRO_BATCH["cuda"]

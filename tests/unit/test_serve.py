@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import vllm_program
 from conftest import ROOT
+from factories import a_problem
 
 from distil.cli import main
 from distil.evaluate import engines, metrics
@@ -124,14 +125,14 @@ def test_an_adapter_from_elsewhere_is_served_on_its_base(vllm, tmp_path):
 
 
 def test_answers_are_measured_through_it_and_a_server_starts_only_for_missing_ones(vllm, tmp_path, monkeypatch):
-    problem = {"id": "p", "question": "What is 2 + 2?", "answer": "4", "verifier": "exact", "task": "sum"}
+    problem = a_problem(question="What is 2 + 2?", answer="4")
     servers = Servers("r")
     settings = {"weights": "w", "max_new_tokens": 10, "batch_size": 3, "engine": "vllm"}
     asked = []
     monkeypatch.setattr(engines, "Chat", lambda *args, **more: asked.append(Chat(*args, **more)) or asked[-1])
     for _ in range(2):
         (row,) = metrics.answer([problem], lambda: servers.address("fast", "-"), tmp_path / "fast.jsonl", **settings)
-        assert row["correct"] and row["text"].endswith("by fast") and row["n_tokens"] == 3
+        assert row.correct and row.text.endswith("by fast") and row.n_tokens == 3
         servers.stop()
     assert len(vllm()) == 1 and asked[0].limits.concurrency == 512
 
@@ -143,7 +144,7 @@ def test_a_server_that_dies_says_why(vllm):
 
 
 def test_a_server_that_is_never_ready_is_ended(vllm, monkeypatch):
-    monkeypatch.setattr(vllm_module, "PATIENCE", 2)
+    monkeypatch.setattr(vllm_module, "START_TIMEOUT", 2)
     servers = Servers("r")
     with pytest.raises(StageError, match="vllm was not ready after 2 seconds; .*server.log.*distil serve"):
         servers.address("teacher", "asleep/teacher")

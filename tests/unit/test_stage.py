@@ -7,8 +7,8 @@ import pytest
 
 from distil.workspace import stage as stages
 from distil.workspace.errors import StageError
-from distil.workspace.files import read_jsonl, write_jsonl
-from distil.workspace.stage import Stage, append_jsonl, run_folder
+from distil.workspace.files import append_jsonl, read_jsonl, write_jsonl
+from distil.workspace.stage import Stage, run_folder
 
 
 def test_rows_come_back(tmp_path):

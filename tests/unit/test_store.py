@@ -14,8 +14,8 @@ import pytest
 from conftest import ROOT
 from loopback import serve
 
-from distil.llm.cache import ChatError, Reply, Store, request_key
-from distil.llm.client import Chat, request
+from distil.llm.cache import ChatError, Reply, Store, request, request_key
+from distil.llm.client import Chat
 
 PROMPTS = [[{"role": "user", "content": f"question {i}"}] for i in range(600)]
 REPLY = Reply("ja, 好", "why", "stop", 3, 4)
@@ -122,17 +122,17 @@ def test_two_processes_at_once(tmp_path):
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_stops_cleanly_and_keeps_what_was_stored(tmp_path, project, monkeypatch, code):
-    path, original, written = tmp_path / "s.jsonl", os.pwrite, []
+    path, original, written = tmp_path / "s.jsonl", os.write, []
 
-    def pwrite(handle: int, data: bytes, offset: int) -> int:
+    def write(handle: int, data: bytes) -> int:
         if len(written) >= 5:
             raise OSError(code, os.strerror(code))
         written.append(1)
-        return original(handle, data[:7] if len(written) == 5 else data, offset)  # the fifth line gets in half
+        return original(handle, data[:7] if len(written) == 5 else data)  # the fifth line gets in half
 
     with serve(lambda b: "yes") as (endpoint, seen):
         with monkeypatch.context() as patch:
-            patch.setattr(os, "pwrite", pwrite)
+            patch.setattr(os, "write", write)
             with pytest.raises(ChatError, match="disk is full. The 4 answers before it are kept; make room"):
                 Chat("m", endpoint, store=path, concurrency=1).map(PROMPTS[:20], max_tokens=5)
         assert len(keys(path)) == 4 and path.read_bytes().endswith(b"\n")

@@ -6,20 +6,22 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from factories import a_chain, a_problem
 from transformers import TrainerCallback
 
 from distil.chains.judge import training_row
 from distil.evaluate import metrics
 from distil.llm.prompts import student_messages
-from distil.models.student import encode_prompt, generate, growing_cache, load, load_tokenizer
+from distil.models.student import Generated, encode_prompt, generate, growing_cache, load, load_tokenizer
 from distil.models.weights import tiny_random
-from distil.train import common, log, pairs, preference, sft
+from distil.train import common, examples, log, model, pairs, preference, sft
 from distil.workspace.environment import choose_dtype
 from distil.workspace.errors import StageError
 from distil.workspace.files import read_csv
+from distil.workspace.rows import AlignedChain, Pair
 
-PROBLEM = {"id": "p", "question": "What is 4 + 5?", "answer": "9", "verifier": "exact", "task": "sum"}
-CHAIN = {"id": "c", "thought": "4 + 5 = 9", "solution": "\\boxed{9}"}
+PROBLEM = a_problem(question="What is 4 + 5?", answer="9")
+CHAIN = a_chain(thought="4 + 5 = 9", solution="\\boxed{9}")
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,9 @@ def tiny(tmp_path_factory) -> str:
 def test_a_process_trains_on_one_gpu_though_it_sees_several(tmp_path):
     from transformers import TrainingArguments
 
-    arguments = TrainingArguments(**common.trainer_arguments(tmp_path, 10, 1e-4, 0), per_device_train_batch_size=16)
+    arguments = TrainingArguments(
+        **common.trainer_arguments(tmp_path, steps=10, learning_rate=1e-4, seed=0, batch_size=16, micro_batch_size=16)
+    )
     arguments._n_gpu = 2  # as transformers finds it on a machine with two
     assert arguments.train_batch_size == 32, "a step would be of other rows than on one GPU"
     assert common.on_one_gpu(arguments).train_batch_size == 16
@@ -53,26 +57,26 @@ def test_the_output_layer_runs_where_weights_are_shared_out(tiny, tmp_path, monk
 
 def test_training_and_inference_render_the_same_tokens(tiny):
     tokenizer = load_tokenizer(tiny)
-    encoded, too_long = sft.encode_rows([training_row(CHAIN, PROBLEM)], tokenizer, 512)
+    encoded, too_long = examples.encode_rows([training_row(CHAIN, PROBLEM)], tokenizer, 512)
     ids, mask = encoded[0]["input_ids"], encoded[0]["completion_mask"]
-    prompt = encode_prompt(tokenizer, student_messages(PROBLEM["question"]))
+    prompt = encode_prompt(tokenizer, student_messages(PROBLEM.question))
     assert ids[: len(prompt)] == prompt and mask == [0] * len(prompt) + [1] * (len(ids) - len(prompt))
     assert ids[-1] == tokenizer.eos_token_id and tokenizer.decode(ids[len(prompt) : -1]) == "4 + 5 = 9\n\n\\boxed{9}"
     assert too_long == 0 and tokenizer.pad_token_id != tokenizer.eos_token_id
 
 
 def test_long_rows_are_left_out_and_counted_never_cut(tiny):
-    encoded, too_long = sft.encode_rows([training_row(CHAIN, PROBLEM)] * 3, load_tokenizer(tiny), 20)
+    encoded, too_long = examples.encode_rows([training_row(CHAIN, PROBLEM)] * 3, load_tokenizer(tiny), 20)
     assert (encoded, too_long) == ([], 3)
 
 
 def test_the_budget_is_kept_and_every_row_comes_once_before_any_comes_twice():
     rows = [{"input_ids": [i] * (i + 5), "completion_mask": []} for i in range(10)]
-    filled = sft.fill_budget(rows, 150, seed=1)
+    filled = examples.fill_budget(rows, 150, seed=1)
     total = sum(len(r["input_ids"]) for r in filled)
     assert 150 <= total < 150 + 14
     assert len({r["input_ids"][0] for r in filled[:10]}) == 10
-    assert sorted(map(str, sft.by_length(filled, 0, 4))) == sorted(map(str, filled))
+    assert sorted(map(str, examples.by_length(filled, 0, 4))) == sorted(map(str, filled))
 
 
 def test_the_student_learns_to_answer_and_to_stop(tiny, tmp_path):
@@ -80,12 +84,12 @@ def test_the_student_learns_to_answer_and_to_stop(tiny, tmp_path):
     out = tmp_path / "student"
     settings = {"train_tokens": 40_000, "learning_rate": 1e-2, "max_length": 256, "method": "full", "seed": 0}
     result = sft.sft(rows, rows[:1], tiny, out, **settings)
-    assert 40_000 <= result["tokens"] <= 40_256 and result["epochs"] > 10 and result["loss"] < 1
+    assert 40_000 <= result.tokens <= 40_256 and result.epochs > 10 and result.loss < 1
     logged = [row for row in read_csv(out / "log.csv") if row["loss"] is not None]
     assert all(row["tokens_per_s"] > 0 and row["memory_gb"] > 0 and row["learning_rate"] is not None for row in logged)
-    assert logged[-1]["num_tokens"] == pytest.approx(result["tokens"], rel=0.05), "padding is not counted"
-    reply = next(generate(load(str(out)), load_tokenizer(str(out)), [student_messages(PROBLEM["question"])], 64, 1))[0]
-    assert reply["finish_reason"] == "stop" and reply["text"] == "4 + 5 = 9\n\n\\boxed{9}"
+    assert logged[-1]["num_tokens"] == pytest.approx(result.tokens, rel=0.05), "padding is not counted"
+    reply = next(generate(load(str(out)), load_tokenizer(str(out)), [student_messages(PROBLEM.question)], 64, 1))[0]
+    assert reply.finish_reason == "stop" and reply.text == "4 + 5 = 9\n\n\\boxed{9}"
     written = (out / "model.safetensors").stat().st_mtime_ns
     assert sft.sft(rows, rows[:1], tiny, out, **settings) == result, "finished work is not done again"
     assert (out / "model.safetensors").stat().st_mtime_ns == written
@@ -93,10 +97,13 @@ def test_the_student_learns_to_answer_and_to_stop(tiny, tmp_path):
 
 def test_tokens_are_counted_where_the_trainer_does_not(tiny, tmp_path):
     """As with Unsloth, whose rows of the log have no `num_tokens`."""
-    seen, rows = log.watch(), [training_row(CHAIN, PROBLEM)] * 3 + [training_row(CHAIN | {"thought": "4"}, PROBLEM)]
+    seen, rows = (
+        log.throughput_callback(),
+        [training_row(CHAIN, PROBLEM)] * 3 + [training_row(CHAIN.replace(thought="4"), PROBLEM)],
+    )
     settings = {"train_tokens": 1000, "learning_rate": 1e-3, "max_length": 256, "method": "lora", "seed": 0}
     result = sft.sft(rows, [], tiny, tmp_path, **settings, callbacks=[seen])
-    assert sum(seen.batches) == result["tokens"] == read_csv(tmp_path / "log.csv")[-2]["num_tokens"]
+    assert sum(seen.batches) == result.tokens == read_csv(tmp_path / "log.csv")[-2]["num_tokens"]
     state = SimpleNamespace(global_step=2, log_history=[{"loss": 1.0}])
     seen.tokens, seen.at = 0.0, seen.at - 1000
     seen.on_log(SimpleNamespace(gradient_accumulation_steps=1), state, None)
@@ -118,9 +125,9 @@ def test_a_step_takes_the_rows_it_is_told_and_callbacks_see_it(tiny, tmp_path):
             seen.append((state.global_step, args.per_device_train_batch_size * args.gradient_accumulation_steps))
 
     rows, settings = [training_row(CHAIN, PROBLEM)] * 4, {"learning_rate": 1e-3, "max_length": 256, "method": "lora"}
-    result = sft.sft(rows, [], tiny, tmp_path, train_tokens=700, seed=0, rows_a_step=2, callbacks=[Watch()],
+    result = sft.sft(rows, [], tiny, tmp_path, train_tokens=700, seed=0, batch_size=2, callbacks=[Watch()],
                           **settings)  # fmt: skip
-    assert seen == [(step + 1, 2) for step in range(-(-result["examples"] // 2))]
+    assert seen == [(step + 1, 2) for step in range(-(-result.examples // 2))]
 
 
 def test_no_row_that_fits_is_a_clear_error(tiny, tmp_path):
@@ -128,13 +135,13 @@ def test_no_row_that_fits_is_a_clear_error(tiny, tmp_path):
         sft.sft([training_row(CHAIN, PROBLEM)], [], tiny, tmp_path, train_tokens=100, learning_rate=1e-3,
                      max_length=20, method="full", seed=0)  # fmt: skip
     with pytest.raises(StageError, match="full, lora, qlora"):
-        common.load_for_training(tiny, "magic", 64, 0)
+        model.load_for_training(tiny, "magic", max_length=64, seed=0)
 
 
 def test_a_row_without_output_is_refused(tiny):
-    row = training_row(CHAIN | {"thought": "", "solution": " "}, PROBLEM)
+    row = training_row(CHAIN.replace(thought="", solution=" "), PROBLEM)
     with pytest.raises(StageError, match="problem 'p' has no output"):
-        sft.encode_rows([row], load_tokenizer(tiny), 256)
+        examples.encode_rows([row], load_tokenizer(tiny), 256)
 
 
 @pytest.mark.parametrize("template", [None, "{{ raise_exception('System role not supported') }}"])
@@ -197,7 +204,7 @@ def test_the_cpu_decides_on_the_dtype_and_no_stopwatch(instructions, dtype, monk
 
 
 def test_a_killed_evaluation_ends_with_the_same_answers(tiny, tmp_path):
-    problems = [PROBLEM | {"id": f"p{i}", "question": "What is " + "1 + " * i + "1?"} for i in range(7)]
+    problems = [PROBLEM.replace(id=f"p{i}", question="What is " + "1 + " * i + "1?") for i in range(7)]
     settings = {"weights": "first", "max_new_tokens": 12, "batch_size": 3}
     model = load(tiny), load_tokenizer(tiny)
     whole = metrics.answer(problems, lambda: model, tmp_path / "whole.jsonl", **settings)
@@ -210,7 +217,7 @@ def test_a_killed_evaluation_ends_with_the_same_answers(tiny, tmp_path):
         raise AssertionError("everything was answered already")
 
     assert metrics.answer(problems, refuse, tmp_path / "whole.jsonl", **settings) == whole
-    changed = [problems[0] | {"question": "Another one?"}, *problems[1:]]
+    changed = [problems[0].replace(question="Another one?"), *problems[1:]]
     for asked, more in ((problems, {"weights": "second"}), (problems, {"max_new_tokens": 9}), (changed, {})):
         with pytest.raises(AssertionError, match="answered already"):  # the answers there are another student's
             metrics.answer(asked, refuse, tmp_path / "cut.jsonl", **settings | more)
@@ -243,9 +250,8 @@ def test_intervals_cover():
 
 
 PAIRS = [
-    {"prompt": student_messages(f"What is {i} + 5?"), "chosen": f"{i} + 5 = {i + 5}\n\n\\boxed{{{i + 5}}}",
-     "rejected": f"{i} + 5 = 1\n\n\\boxed{{1}}", "gap": "large", "beta": beta, "problem_id": str(i),
-     "split": "train"}
+    Pair(prompt=student_messages(f"What is {i} + 5?"), chosen=f"{i} + 5 = {i + 5}\n\n\\boxed{{{i + 5}}}",
+         rejected=f"{i} + 5 = 1\n\n\\boxed{{1}}", gap="large", beta=beta, problem_id=str(i), split="train")
     for i, beta in enumerate((0.1, 0.2, 0.5, 0.5))
 ]  # fmt: skip
 
@@ -261,7 +267,7 @@ def losses(tiny, tmp_path, betas, cogpo: bool):
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(0.02 * torch.randn_like(weight))
-    rows = preference.render([row | {"beta": beta} for row, beta in zip(PAIRS, betas, strict=True)], tokenizer)
+    rows = preference.render([row.replace(beta=beta) for row, beta in zip(PAIRS, betas, strict=True)], tokenizer)
     config = DPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, report_to="none", beta=betas[0],
                        per_device_train_batch_size=4, disable_dropout=True)  # fmt: skip
     kind = preference.cogpo_trainer_class() if cogpo else DPOTrainer
@@ -306,30 +312,36 @@ def test_pairs_that_would_be_cut_are_dropped_and_none_left_is_an_error(tiny, tmp
 
 def aligned(kept, first, last, name="p"):
     trail = [{"difficulty": first, "text": "before"}]
-    chain = {"id": last, "problem_id": name, "thought": last, "solution": "", "n_tokens": len(last)}
-    return {"id": f"{name}-0", "kept": kept, "problem_id": name, "trail": trail, "chain": chain}
+    chain = a_chain(id=last, problem_id=name, thought=last, solution="", n_tokens=len(last))
+    return AlignedChain(id=f"{name}-0", kept=kept, reason=None, problem_id=name, trail=trail, chain=chain)
 
 
-CORRUPTED = [{"problem_id": "p", "parent": "p-0", "thought": "bad", "solution": ""}]
-OWN = [{"problem_id": "p", "text": "mine"}]
+CORRUPTED = [a_chain(parent="p-0", thought="bad", solution="")]
+OWN = [pairs.Mistake(problem_id="p", text="mine")]
 
 
 def test_pairs_of_four_gaps():
     betas = pairs.parse_betas("small:0.1,medium:0.2,large:0.5,own:0.3")
-    rows = pairs.build_pairs([aligned(True, "easy", "after")], CORRUPTED, OWN, {"p": PROBLEM}, betas, 10, 0)
-    assert {(r["gap"], r["chosen"], r["rejected"], r["beta"]) for r in rows} == {
+    rows = pairs.build_pairs(
+        [aligned(True, "easy", "after")], CORRUPTED, OWN, {"p": PROBLEM}, betas=betas, max_pairs=10, seed=0
+    )
+    assert {(r.gap, r.chosen, r.rejected, r.beta) for r in rows} == {
         ("small", "after", "before", 0.1), ("medium", "before", "bad", 0.2), ("large", "after", "bad", 0.5),
         ("own", "after", "mine", 0.3),
     }  # fmt: skip
-    wordy = aligned(True, "medium", "after all is said") | {"id": "p-1"}
-    again = pairs.build_pairs([aligned(True, "easy", "after"), wordy], CORRUPTED, OWN, {"p": PROBLEM}, betas, 10, 0)
+    wordy = aligned(True, "medium", "after all is said").replace(id="p-1")
+    again = pairs.build_pairs(
+        [aligned(True, "easy", "after"), wordy], CORRUPTED, OWN, {"p": PROBLEM}, betas=betas, max_pairs=10, seed=0
+    )
     assert again == rows, "the wordier chain was neither corrupted nor taught"
     many = [aligned(True, "easy", f"after {i}", name=str(i)) for i in range(200)]
-    named = {str(i): PROBLEM | {"id": str(i)} for i in range(200)}
-    rows = pairs.build_pairs(many, [], [], named, {"small": 0.1}, 50, 0)
-    parts = {part: {r["problem_id"] for r in rows if r["split"] == part} for part in ("train", "valid")}
+    named = {str(i): PROBLEM.replace(id=str(i)) for i in range(200)}
+    rows = pairs.build_pairs(many, [], [], named, betas={"small": 0.1}, max_pairs=50, seed=0)
+    parts = {part: {r.problem_id for r in rows if r.split == part} for part in ("train", "valid")}
     assert len(parts["train"]) == 50 and len(parts["valid"]) == pairs.WATCHED and not parts["train"] & parts["valid"]
-    few = pairs.build_pairs([aligned(True, "easy", "after")], CORRUPTED, OWN, {"p": PROBLEM}, betas, 2, 0)
+    few = pairs.build_pairs(
+        [aligned(True, "easy", "after")], CORRUPTED, OWN, {"p": PROBLEM}, betas=betas, max_pairs=2, seed=0
+    )
     assert len(few) == 2
 
 
@@ -343,7 +355,7 @@ def test_pairs_of_four_gaps():
 def test_a_gap_without_pairs_is_named_with_the_way_out(rows, corrupted, own, gap):
     betas = pairs.parse_betas("small:0.1,medium:0.2,large:0.5,own:0.3")
     with pytest.raises(StageError, match=f"no pair for the gap '{gap}'.*Leave it out") as error:
-        pairs.build_pairs(rows, corrupted, own, {"p": PROBLEM}, betas, 10, 0)
+        pairs.build_pairs(rows, corrupted, own, {"p": PROBLEM}, betas=betas, max_pairs=10, seed=0)
     assert f"{gap}:" not in str(error.value).split("betas=")[1]
 
 
@@ -361,19 +373,19 @@ def test_faulty_pairs_are_refused_before_training(tiny, tmp_path):
     with pytest.raises(StageError, match="no preference pair"):
         attempt([])
     with pytest.raises(StageError, match="pair 2 .*the same text"):
-        attempt([PAIRS[0], PAIRS[1] | {"rejected": PAIRS[1]["chosen"] + " "}])
+        attempt([PAIRS[0], PAIRS[1].replace(rejected=PAIRS[1].chosen + " ")])
     with pytest.raises(StageError, match="beta is 0"):
-        attempt([PAIRS[0] | {"beta": 0}])
+        attempt([PAIRS[0].replace(beta=0)])
     with pytest.raises(StageError, match="use one of sigmoid"):
         attempt(PAIRS, loss="hinge")
 
 
 @pytest.mark.parametrize("loss", list(preference.LOSSES))
 def test_preference_training_moves_the_margin(tiny, tmp_path, loss):
-    rows = [PAIRS[i % 4] | {"split": "valid" if i < 6 else "train"} for i in range(40)]
+    rows = [PAIRS[i % 4].replace(split="valid" if i < 6 else "train") for i in range(40)]
     result = preference.cogpo(rows, tiny, tmp_path, learning_rate=1e-3, seed=0, loss=loss)
-    held = result["gaps"]["large"]
-    assert result["pairs"] == 34 and held["n"] == 6 and held["margin"] > 0
+    held = result.gaps["large"]
+    assert result.pairs == 34 and held["n"] == 6 and held["margin"] > 0
     assert held["chosen"] > held["rejected"], "the chosen side gained on the rejected"
     assert preference.cogpo(rows, tiny, tmp_path, learning_rate=1e-3, seed=0, loss=loss) == result
 
@@ -384,10 +396,9 @@ def test_own_mistakes_are_wrong_answers_in_due_form(tiny, monkeypatch):
 
     def generate(model, tokenizer, prompts, **_):
         numbers = [int(p[-1]["content"].split()[2].rstrip("?")) for p in prompts]
-        yield [{"text": texts[i], "finish_reason": ends[i], "n_tokens": 3} for i in numbers]
+        yield [Generated(texts[i], 3, ends[i], None) for i in numbers]
 
     monkeypatch.setattr("distil.models.student.generate", generate)
-    problems = [{"id": str(i), "question": f"Number is {i} What is 7 + 8?", "answer": "15", "verifier": "exact"}
-                for i in range(4)]  # fmt: skip
+    problems = [a_problem(id=str(i), question=f"Number is {i} What is 7 + 8?", answer="15") for i in range(4)]
     found = pairs.own_mistakes(problems, tiny, 10, seed=0)
-    assert found == [{"problem_id": "1", "text": "\\boxed{9}"}]
+    assert found == [pairs.Mistake(problem_id="1", text="\\boxed{9}")]

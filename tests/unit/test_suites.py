@@ -9,10 +9,11 @@ from distil.problems.dedup import clean
 from distil.problems.errors import ProblemError
 from distil.problems.sources import generate
 from distil.sandbox import confine
+from distil.workspace.rows import Problem
 
 
-def held_out(n: int) -> list[dict]:
-    return [p for p in generate("starter", 5, n, seed=0) if p["split"] == "test"]
+def held_out(n: int) -> list[Problem]:
+    return [p for p in generate("starter", 5, n, seed=0) if p.split == "test"]
 
 
 @pytest.mark.parametrize(("text", "samples", "temperature"), [
@@ -47,9 +48,10 @@ def test_suites_that_cannot_be_meant(text, message):
 def test_held_out_problems_come_by_turns_and_code_only_where_it_can_run(monkeypatch):
     monkeypatch.setattr(confine, "mechanism", lambda: None)
     rows = held_out(20)
-    code = {"id": "c", "task": "code", "question": "Add.", "answer": "", "verifier": "code", "tests": ["f() == 1"]}
+    made = {"id": "c", "domain": "code", "task": "code", "question": "Add.", "answer": "", "source": "made up"}
+    code = Problem(**made, verifier="code", tests=["f() == 1"])
     test, source = suites.load(suites.read("held-out?n=7"), [*rows, code], seed=0)
-    assert len({p["task"] for p in test[:5]}) == 5 and len(test) == 7 and source == {"name": "held-out", "problems": 7}
+    assert len({p.task for p in test[:5]}) == 5 and len(test) == 7 and source == {"name": "held-out", "problems": 7}
     whole, _ = suites.load(suites.read("held-out"), [*rows, code], seed=0)
     assert len(whole) == 20 and whole[:7] == test
     with pytest.raises(ProblemError, match="none of its 1 problems could be checked here"):
@@ -75,7 +77,7 @@ def test_harder_problems_are_of_the_same_families_and_were_not_trained_on():
     harder, source = suites.load(suites.read("harder?n=25"), [], seed=0)
     easier = generate("starter", 200, 50, seed=0)
     assert source["problems"] == len(harder) == 25
-    assert {p["task"] for p in harder} == {p["task"] for p in easier}
+    assert {p.task for p in harder} == {p.task for p in easier}
     assert not {p["question"] for p in harder} & {p["question"] for p in easier}
     assert clean(harder)[0] == harder, "no question twice, none nearly so"
 
@@ -132,7 +134,7 @@ def test_a_gated_benchmark_says_what_to_do(monkeypatch):
 def test_published_scores_come_with_their_doubts():
     rows = published_scores.rows
     doubted = {
-        suite: {m for m, _, _, doubt in rows(suite) if "questions" in doubt} for suite in published_scores.SUITES
+        suite: {m for m, _, _, doubt in rows(suite) if "questions" in doubt} for suite in published_scores.benchmarks()
     }
     assert doubted["aime2024"] == {"OpenThinker-7B"}, "31.3% of 30 questions is no whole number of them"
     assert doubted["gpqa-diamond"] == {"DistilQwen-ThoughtX-32B"} and not doubted["math-500"]

@@ -8,20 +8,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from factories import a_chain, a_problem
 
 from distil.chains.judge import training_row
 from distil.models import student
 from distil.models.student import encode_prompt, load_tokenizer
 from distil.models.weights import tiny_random
-from distil.train import common, gkd, sft
+from distil.train import common, examples, gkd, model, sft
 from distil.workspace.errors import StageError
+from distil.workspace.rows import TrainingRow
 
 
-def lesson(i: int) -> dict:
+def lesson(i: int) -> TrainingRow:
     """A row of a training set; those of larger `i` are longer in their question and in their answer."""
-    problem = {"id": str(i), "question": "What is " + "1 + " * (i % 5) + f"{i}?", "task": "sum"}
-    chain = {"id": str(i), "thought": f"{i} + {i % 5} is " + "so " * (i % 3) + f"{i + i % 5}", "solution": "ok"}
-    return training_row(chain, problem)
+    problem = a_problem(id=str(i), question="What is " + "1 + " * (i % 5) + f"{i}?")
+    thought = f"{i} + {i % 5} is " + "so " * (i % 3) + f"{i + i % 5}"
+    return training_row(a_chain(id=str(i), thought=thought, solution="ok"), problem)
 
 
 ROWS = [lesson(i) for i in (2, 4, 6)]
@@ -33,7 +35,7 @@ def exact(monkeypatch):
     """Everything in float32, whatever the machine is fast at."""
     if "unsloth" in sys.modules:
         pytest.skip("Unsloth was imported by an earlier test")
-    for module in (common, student):
+    for module in (common, model, student):
         monkeypatch.setattr(module, "choose_dtype", lambda: (torch.float32, "for a test"))
 
 
@@ -72,8 +74,8 @@ def by_hand(rows, student_folder, teacher, reverse=False, masked=True, size=None
     ours, theirs = student.load(student_folder).double(), student.load(teacher).double()
     total = count = 0
     for row in rows:
-        prompt = encode_prompt(tokenizer, row["messages"][:-1])
-        ids = prompt + tokenizer(row["output"], add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+        prompt = encode_prompt(tokenizer, row.messages[:-1])
+        ids = prompt + tokenizer(row.output, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
         with torch.no_grad():
             q, p = (model(torch.tensor([ids], device=model.device)).logits[0, :-1, :size].log_softmax(-1)
                     for model in (ours, theirs))  # fmt: skip
@@ -86,31 +88,31 @@ def by_hand(rows, student_folder, teacher, reverse=False, masked=True, size=None
 
 def one_step(rows, tiny) -> dict:
     """Settings with which each of a few rows is trained on once, in one batch: the loss is that before the step."""
-    encoded, _ = sft.encode_rows(rows, load_tokenizer(tiny), 512)
+    encoded, _ = examples.encode_rows(rows, load_tokenizer(tiny), 512)
     return SETTINGS | {"train_tokens": sum(len(row["input_ids"]) for row in encoded)}
 
 
 @pytest.mark.parametrize("beta", [0.0, 1.0])
 def test_the_loss_is_the_formula_on_completions_alone(tiny, teacher, tmp_path, beta):
     result = gkd.distil_from_logits(ROWS, tiny, teacher, tmp_path, **one_step(ROWS, tiny), beta=beta)
-    assert result["examples"] == 3
-    assert result["loss"] == pytest.approx(by_hand(ROWS, tiny, teacher, reverse=beta == 1), abs=1e-4)
+    assert result.examples == 3
+    assert result.loss == pytest.approx(by_hand(ROWS, tiny, teacher, reverse=beta == 1), abs=1e-4)
     unmasked = by_hand(ROWS, tiny, teacher, reverse=beta == 1, masked=False)
-    assert abs(result["loss"] - unmasked) > 1e-2, "with the prompts it would be another number"
+    assert abs(result.loss - unmasked) > 1e-2, "with the prompts it would be another number"
 
 
 def test_a_teacher_with_more_scores_than_tokens_loses_what_no_token_has(tiny, tmp_path):
     padded = random_model(tiny, tmp_path / "teacher", seed=2, scores=320)
     result = gkd.distil_from_logits(ROWS, tiny, padded, tmp_path / "out", **one_step(ROWS, tiny))
     size = gkd.output_size(tiny)
-    assert size == 259 and result["loss"] == pytest.approx(by_hand(ROWS, tiny, padded, size=size), abs=1e-4)
+    assert size == 259 and result.loss == pytest.approx(by_hand(ROWS, tiny, padded, size=size), abs=1e-4)
     with pytest.raises(StageError, match="259 scores a position, the student 320"):
         gkd.distil_from_logits(ROWS, padded, tiny, tmp_path / "other", **SETTINGS)
 
 
 def seen(monkeypatch) -> list[dict]:
     """The batches that the loss is taken of, as they come."""
-    _, trainer = gkd.gkd()
+    _, trainer = gkd.trl_gkd()
     batches, compute_loss = [], trainer.compute_loss
 
     def watch(self, model, inputs, *args, **kwargs):
@@ -124,7 +126,7 @@ def seen(monkeypatch) -> list[dict]:
 def test_rows_are_those_of_stage_04_token_for_token(tiny, teacher, tmp_path, monkeypatch):
     batches = seen(monkeypatch)
     gkd.distil_from_logits(ROWS, tiny, teacher, tmp_path, **one_step(ROWS, tiny))
-    encoded, _ = sft.encode_rows(ROWS, load_tokenizer(tiny), 512)
+    encoded, _ = examples.encode_rows(ROWS, load_tokenizer(tiny), 512)
     wanted, found = [], []
     for row in encoded:
         ids, mask = row["input_ids"], row["completion_mask"]
@@ -144,7 +146,7 @@ def test_the_student_comes_nearer_to_the_teacher_on_rows_it_has_not_seen(tiny, t
     rows, held_out = [lesson(i) for i in range(20)], [lesson(i) for i in range(40, 44)]
     before = by_hand(held_out, tiny, teacher)
     result = gkd.distil_from_logits(rows, tiny, teacher, tmp_path, **SETTINGS)
-    assert result["loss"] < before and by_hand(held_out, str(tmp_path), teacher) < 0.8 * before
+    assert result.loss < before and by_hand(held_out, str(tmp_path), teacher) < 0.8 * before
     assert (tmp_path / "log.csv").exists() and not (tmp_path / "checkpoints").exists()
     written = (tmp_path / "model.safetensors").stat().st_mtime_ns
     assert gkd.distil_from_logits(rows, tiny, teacher, tmp_path, **SETTINGS) == result
@@ -161,7 +163,7 @@ def test_an_adapter_goes_on_as_an_adapter_of_the_same_base(tiny, teacher, tmp_pa
     # an adapter may teach, too: here the finished student teaches the one it came of
     settings = one_step(ROWS, tiny)
     result = gkd.distil_from_logits(ROWS, str(tmp_path / "sft"), str(tmp_path / "out"), tmp_path / "o", **settings)
-    assert result["loss"] == pytest.approx(by_hand(ROWS, str(tmp_path / "sft"), str(tmp_path / "out")), abs=1e-4)
+    assert result.loss == pytest.approx(by_hand(ROWS, str(tmp_path / "sft"), str(tmp_path / "out")), abs=1e-4)
 
 
 def test_on_its_own_continuations_the_loss_is_by_their_tokens(tiny, teacher, tmp_path, monkeypatch):
@@ -169,7 +171,7 @@ def test_on_its_own_continuations_the_loss_is_by_their_tokens(tiny, teacher, tmp
     settings = one_step(ROWS, tiny)
     result = gkd.distil_from_logits(ROWS, tiny, teacher, tmp_path, **settings, on_policy=1.0)
     (batch,) = batches
-    encoded, _ = sft.encode_rows(ROWS, load_tokenizer(tiny), 512)
+    encoded, _ = examples.encode_rows(ROWS, load_tokenizer(tiny), 512)
     longest = max(sum(row["completion_mask"]) for row in encoded)
     prompts = [row["input_ids"][: row["completion_mask"].index(1)] for row in encoded]
     total = count = 0
@@ -183,14 +185,14 @@ def test_on_its_own_continuations_the_loss_is_by_their_tokens(tiny, teacher, tmp
             q, p = (m(torch.tensor([ids], device=m.device)).logits[0, :-1].log_softmax(-1) for m in models)
         total += (p.exp() * (p - q)).sum(-1)[-len(own) :].sum().item()
         count += len(own)
-    assert result["loss"] == pytest.approx(total / count, abs=1e-4)
+    assert result.loss == pytest.approx(total / count, abs=1e-4)
 
 
 @pytest.mark.parametrize("on_policy", [0.0, 0.5])
 def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_student(tiny, teacher, tmp_path, monkeypatch, on_policy):
     rows, settings = [lesson(i) for i in range(6)], SETTINGS | {"train_tokens": 1200, "on_policy": on_policy}
     whole = gkd.distil_from_logits(rows, tiny, teacher, tmp_path / "whole", **settings)
-    _, trainer = gkd.gkd()
+    _, trainer = gkd.trl_gkd()
     training_step, steps = trainer.training_step, []
 
     def step(self, *args, **kwargs):
@@ -206,8 +208,8 @@ def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_student(tiny, teac
     assert not (tmp_path / "cut" / "whitebox.json").exists()
     batches = seen(monkeypatch)
     again = gkd.distil_from_logits(rows, tiny, teacher, tmp_path / "cut", **settings)
-    assert 0 < len(batches) < -(-whole["examples"] // sft.batch_size())
-    assert again["loss"] == pytest.approx(whole["loss"], abs=1e-5)
+    assert 0 < len(batches) < -(-whole.examples // examples.default_batch_size())
+    assert again.loss == pytest.approx(whole.loss, abs=1e-5)
     weights = [student.load(str(tmp_path / name)).state_dict() for name in ("whole", "cut")]
     assert all(torch.allclose(weights[0][name], weights[1][name], atol=1e-6) for name in weights[0])
 
@@ -254,5 +256,5 @@ def test_another_vocabulary_is_refused_and_the_differences_named(tiny, teacher, 
 
 def test_the_notice_is_silenced_for_the_import_alone(monkeypatch):
     monkeypatch.delenv("TRL_EXPERIMENTAL_SILENCE", raising=False)
-    gkd.gkd()
+    gkd.trl_gkd()
     assert "TRL_EXPERIMENTAL_SILENCE" not in os.environ

@@ -1,4 +1,4 @@
-"""Memory and disk that end during a training: what is said, and what survives."""
+"""Memory or disk runs out during a training: what is said, and which checkpoints survive."""
 
 import errno
 import json
@@ -8,10 +8,12 @@ import sys
 
 import pytest
 import torch
+from factories import a_training_row
 
 from distil.models.weights import tiny_random
 from distil.train import sft
-from distil.train.errors import complete, explained, last_checkpoint
+from distil.train.checkpoints import is_complete, last_checkpoint
+from distil.train.errors import resource_errors_explained
 from distil.train.memory import Plan
 from distil.workspace.errors import StageError
 from distil.workspace.files import read_csv
@@ -32,7 +34,7 @@ def checkpoint(folder, step, state):
 def test_a_checkpoint_whose_last_file_is_torn_does_not_count(tmp_path):
     good = checkpoint(tmp_path, 5, '{"global_step": 5}')
     torn, empty = checkpoint(tmp_path, 10, '{"global_st'), checkpoint(tmp_path, 15, None)
-    assert [complete(c) for c in (good, torn, empty)] == [True, False, False]
+    assert [is_complete(c) for c in (good, torn, empty)] == [True, False, False]
     assert last_checkpoint(tmp_path) == str(good)
     assert not torn.exists() and not empty.exists(), "they would only take room"
 
@@ -47,12 +49,12 @@ def test_a_checkpoint_whose_last_file_is_torn_does_not_count(tmp_path):
 ])  # fmt: skip
 def test_what_ended_is_named_with_the_way_out(tmp_path, error, words):
     checkpoint(tmp_path, 5, "{}")
-    with pytest.raises(StageError, match=words), explained(tmp_path):
+    with pytest.raises(StageError, match=words), resource_errors_explained(tmp_path):
         raise error
 
 
 def test_other_errors_pass_as_they_are(tmp_path):
-    with pytest.raises(ValueError, match="a bug"), explained(tmp_path):
+    with pytest.raises(ValueError, match="a bug"), resource_errors_explained(tmp_path):
         raise ValueError("a bug")
 
 
@@ -63,10 +65,11 @@ import resource, sys
 from pathlib import Path
 from transformers import TrainerCallback
 from distil.train import sft
+from distil.workspace.rows import TrainingRow
 from distil.workspace.errors import StageError
 tiny, out, rate, limit = sys.argv[1:]
 said = [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "2 " * 20}]
-ROWS = [{"messages": said, "output": "2 " * 20, "problem_id": "p"}] * 8
+ROWS = [TrainingRow(instruction="1 + 1?", messages=said, output="2 " * 20, problem_id="p")] * 8
 
 class Fill(TrainerCallback):  # from here on a file may have no more than so many bytes, as on a disk nearly full
     def on_save(self, args, state, control, **_):
@@ -79,7 +82,7 @@ class Say(TrainerCallback):
 
 try:
     sft.sft(ROWS, [], tiny, Path(out), train_tokens=4000, learning_rate=float(rate), max_length=256,
-                 method="full", seed=0, rows_a_step=4, callbacks=[Fill(), Say()])
+                 method="full", seed=0, batch_size=4, callbacks=[Fill(), Say()])
 except StageError as error:
     print("StageError:", error)
 """
@@ -117,8 +120,7 @@ def test_a_full_disk_costs_no_checkpoint(tiny, finished, tmp_path, limit):
 
 
 def test_a_student_half_written_does_not_pass_for_the_finished_one(tiny, tmp_path, monkeypatch):
-    rows = [{"messages": [{"role": "user", "content": "1?"}, {"role": "assistant", "content": "1"}], "output": "1",
-             "problem_id": "p"}]  # fmt: skip
+    rows = [a_training_row("1?", "1")]
     settings = {"train_tokens": 200, "max_length": 256, "method": "full", "seed": 0}
     first = sft.sft(rows, [], tiny, tmp_path, learning_rate=1e-3, **settings)
 
@@ -130,19 +132,18 @@ def test_a_student_half_written_does_not_pass_for_the_finished_one(tiny, tmp_pat
         with pytest.raises(StageError, match="no room to save"):
             sft.sft(rows, [], tiny, tmp_path, learning_rate=2e-3, **settings)
     assert not (tmp_path / "sft.json").exists(), "what lies there may be half of one and half of the other"
-    assert sft.sft(rows, [], tiny, tmp_path, learning_rate=1e-3, **settings)["loss"] == first["loss"]
+    assert sft.sft(rows, [], tiny, tmp_path, learning_rate=1e-3, **settings).loss == first.loss
 
 
 def test_rows_in_two_parts_make_the_same_steps(tiny, tmp_path, monkeypatch):
     """Rows of unlike length in one step: the loss is a mean over tokens, not over parts."""
-    rows = [{"messages": [{"role": "user", "content": f"{i}?"}, {"role": "assistant", "content": "a b " * (1 + 7 * i)}],
-             "output": "a b " * (1 + 7 * i), "problem_id": str(i)} for i in range(8)]  # fmt: skip
+    rows = [a_training_row(f"{i}?", "a b " * (1 + 7 * i), str(i)) for i in range(8)]
     settings = {"train_tokens": 3000, "learning_rate": 1e-3, "max_length": 256, "method": "full", "seed": 0}
     losses = []
-    for at_once in (4, 2, 1):
-        monkeypatch.setattr(sft, "plan", lambda *_, n=at_once: Plan(n, False, {}))
-        out = tmp_path / str(at_once)
-        sft.sft(rows, [], tiny, out, rows_a_step=4, **settings)
+    for micro_batch_size in (4, 2, 1):
+        monkeypatch.setattr(sft, "plan", lambda *_, n=micro_batch_size, **__: Plan(n, False, {}))
+        out = tmp_path / str(micro_batch_size)
+        sft.sft(rows, [], tiny, out, batch_size=4, **settings)
         losses.append([row["loss"] for row in read_csv(out / "log.csv") if row["loss"] is not None])
     assert len(losses[0]) > 5
     for parts in losses[1:]:

@@ -1,0 +1,46 @@
+"""How a measurement was asked: `asked.json` beside its answers, the one file that pins it and says where it ran."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from distil.llm.prompts import prompt_of
+from distil.models.student import TOP_P
+from distil.verify.registry import verifier_of
+from distil.workspace.environment import environment
+from distil.workspace.files import write_text
+from distil.workspace.rows import Problem
+from distil.workspace.stage import Stage
+
+FILE = "asked.json"
+
+
+def pin(suite: str, source: dict, problems: Sequence[Problem], **asked: object) -> dict:
+    """What pins a measurement: the words in which the `problems` are asked, where they come from, the sampling.
+
+    `prompt` is that of the first problem. Where some problems want a program and some an answer, `prompt_others` is
+    that of the other kind.
+    """
+    kinds: dict[str, Problem] = {}
+    for problem in problems:
+        prompt = verifier_of(problem).prompt_name("student")
+        kinds.setdefault(prompt, problem.replace(question="{question}"))
+    words = dict(zip(("prompt", "prompt_others"), map(prompt_of, kinds.values()), strict=False))
+    return {
+        "suite": suite,
+        "source": source,
+        **words,
+        **asked,
+        **({"top_p": TOP_P, "top_k": "off"} if asked["temperature"] else {"sampling": "greedy"}),
+        "repetition_penalty": 1.0,
+    }
+
+
+def write(stage: Stage, folder: str, pinned: dict) -> None:
+    """Write `asked.json` into a folder of 07: what was pinned, the stage's parameters, and the machine.
+
+    Cards are written before the stage ends, so before its meta.json is there.
+    """
+    content = pinned | {"params": stage.params} | environment()
+    write_text(stage.path(f"{folder}{FILE}"), json.dumps(content, indent=1, ensure_ascii=False) + "\n")

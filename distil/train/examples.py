@@ -1,0 +1,97 @@
+"""What a student is trained on, token by token: rows encoded, repeated for a budget of tokens, and put in order."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from distil.models.student import encode_prompt
+from distil.workspace.errors import StageError
+from distil.workspace.rows import TrainingRow
+
+
+def default_batch_size() -> int:
+    """Rows a step. The few hundred rows that a CPU bears are worth more in many small steps; a GPU wants more."""
+    import torch
+
+    return 16 if torch.cuda.is_available() else 4
+
+
+def encode_rows(rows: Sequence[TrainingRow], tokenizer, max_length: int) -> tuple[list[dict], int]:
+    """(encoded rows, number left out as longer than `max_length`).
+
+    An encoded row is {input_ids, completion_mask}: the prompt exactly as inference renders it, then the completion
+    and the end token. The mask is 1 on the tokens that the loss is taken of. No row is cut. Raises StageError for a
+    row whose output is empty: it would teach the student to say nothing.
+    """
+    encoded, too_long = [], 0
+    for row in rows:
+        if not row.output.strip():
+            raise StageError(f"the training row of problem {row.problem_id!r} has no output: leave it out")
+        prompt = encode_prompt(tokenizer, row.messages[:-1])
+        completion = tokenizer(row.output, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+        if len(prompt) + len(completion) > max_length:
+            too_long += 1
+            continue
+        encoded.append({"input_ids": prompt + completion, "completion_mask": [0] * len(prompt) + [1] * len(completion)})
+    return encoded, too_long
+
+
+def fill_budget(encoded: Sequence[dict], train_tokens: int, seed: int) -> list[dict]:
+    """Rows until they make up `train_tokens` (prompts included): all in a random order, then all in another, ..."""
+    chosen, used, rng = [], 0, random.Random(seed)
+    while used < train_tokens:
+        order = list(range(len(encoded)))
+        rng.shuffle(order)
+        for i in order:
+            chosen.append(encoded[i])
+            used += len(encoded[i]["input_ids"])
+            if used >= train_tokens:
+                break
+    return chosen
+
+
+def by_length(rows: Sequence[dict], seed: int, batch_size: int) -> list[dict]:
+    """The same rows, batches in random order. Rows of like length are in one batch, so that little is padded."""
+    rng, batches = random.Random(seed), []
+    for start in range(0, len(rows), 16 * batch_size):
+        block = sorted(rows[start : start + 16 * batch_size], key=lambda row: len(row["input_ids"]))
+        batches += [block[i : i + batch_size] for i in range(0, len(block), batch_size)]
+    rng.shuffle(batches)
+    batches.sort(key=len, reverse=True)  # an incomplete batch goes last
+    return [row for batch in batches for row in batch]
+
+
+@dataclass
+class TrainingSet:
+    """What a training goes through: rows, encoded by `encode_rows`, for a budget of tokens."""
+
+    encoded: list[dict]  # each row that fits, once
+    ordered: list[dict]  # in the order they are trained on, repeated as the budget allows
+    too_long: int  # rows left out
+    batch_size: int
+
+    @property
+    def steps(self) -> int:
+        return -(-len(self.ordered) // self.batch_size)
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(row["input_ids"]) for row in self.ordered)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row that is trained on."""
+        return max(len(row["input_ids"]) for row in self.ordered)
+
+
+def training_set(
+    rows: Sequence[TrainingRow], tokenizer, *, max_length: int, train_tokens: int, batch_size: int, seed: int
+) -> TrainingSet:
+    """The set that `rows` make for a budget of `train_tokens`. Raises StageError if none fits into `max_length`."""
+    encoded, too_long = encode_rows(rows, tokenizer, max_length)
+    if not encoded:
+        raise StageError(f"none of {len(rows)} training rows fits into max_length={max_length} tokens: raise it")
+    ordered = by_length(fill_budget(encoded, train_tokens, seed), seed, batch_size)
+    return TrainingSet(encoded, ordered, too_long, batch_size)

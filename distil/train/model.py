@@ -1,0 +1,164 @@
+"""The model that is trained: its backend (Unsloth on a GPU, plain TRL elsewhere), how it is loaded and saved."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from importlib import util
+from pathlib import Path
+
+from distil.models.student import base_of
+from distil.models.weights import resolve
+from distil.workspace.environment import choose_dtype, give_memory_back
+from distil.workspace.errors import StageError
+
+LORA = {"r": 32, "lora_alpha": 64, "lora_dropout": 0.0}
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+METHODS = ("full", "lora", "qlora")
+
+
+def world_size() -> int:
+    """How many processes train together: what `accelerate launch` says, else 1."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def uses_fsdp() -> bool:
+    """Do the processes share the weights between them (FSDP), by what `accelerate launch` says?"""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
+def backend() -> str:
+    """`unsloth` where one process trains on a GPU and it is installed, else `trl`."""
+    import torch
+
+    return "unsloth" if world_size() == 1 and torch.cuda.is_available() and util.find_spec("unsloth") else "trl"
+
+
+def prepare_backend(compiler: bool) -> str:
+    """Import Unsloth if it is the backend, and return the `backend`'s name.
+
+    Call this before transformers and trl are imported: Unsloth patches both. Its `compiler` pays off in long trainings
+    only.
+    """
+    chosen = backend()
+    if chosen == "unsloth":
+        if not compiler:
+            os.environ.setdefault("UNSLOTH_COMPILE_DISABLE", "1")
+        # it would start a pool of processes for each map over each set, seconds each; ours are small
+        os.environ.setdefault("UNSLOTH_DATASET_NUM_PROC", "0")
+        import unsloth  # noqa: F401
+    return chosen
+
+
+def load_for_training(model: str, method: str, *, max_length: int, seed: int, gradient_checkpointing: bool = False):
+    """A model to train: with a fresh LoRA adapter (`lora`, `qlora`), or whole but for its embeddings (`full`).
+
+    `gradient_checkpointing` is for Unsloth alone; plain TRL takes it from the trainer's arguments. Raises StageError
+    for an unknown method, or for `qlora` without Unsloth.
+    """
+    import torch
+
+    if method not in METHODS:
+        raise StageError(f"method {method!r}: use one of {', '.join(METHODS)}")
+    give_memory_back()
+    folder = resolve(model)
+    if backend() == "unsloth":
+        from unsloth import FastLanguageModel
+
+        recompute = "unsloth" if gradient_checkpointing else False  # its own kind, by default always on
+        student, _ = FastLanguageModel.from_pretrained(
+            folder,
+            max_seq_length=max_length,
+            load_in_4bit=method == "qlora",
+            full_finetuning=method == "full",
+            dtype=choose_dtype()[0],
+            use_gradient_checkpointing=recompute,
+        )
+        if method != "full":
+            student = FastLanguageModel.get_peft_model(
+                student, target_modules=TARGETS, random_state=seed, use_gradient_checkpointing=recompute, **LORA
+            )
+        return student
+    from transformers import AutoModelForCausalLM
+
+    if method == "qlora":
+        raise StageError("method 'qlora' needs one GPU, unsloth and bitsandbytes: use 'lora' or 'full' here")
+    frozen = method == "lora" and torch.cuda.is_available()  # then half the memory will do; the adapter is float32
+    student = AutoModelForCausalLM.from_pretrained(folder, dtype=choose_dtype()[0] if frozen else torch.float32)
+    if method == "lora":
+        from peft import LoraConfig, get_peft_model
+
+        torch.manual_seed(seed)
+        return get_peft_model(student, LoraConfig(target_modules=TARGETS, task_type="CAUSAL_LM", **LORA))
+    student.get_input_embeddings().weight.requires_grad_(False)  # a fifth of the model, and these words are known
+    return student
+
+
+def load_student_for_training(folder: str, max_length: int | None = None):
+    """A student of stage 04, to be trained further: its adapter if it has one, else the whole model.
+
+    With `max_length`, an adapter is loaded through Unsloth where that is the backend. TRL copies a given adapter as
+    the reference of preference training; the adapter saved afterwards still fits the same base.
+    """
+    import torch
+
+    give_memory_back()
+    base = base_of(folder)
+    if base and max_length and backend() == "unsloth":
+        return load_adapter_with_unsloth(folder, base, max_length)
+    from transformers import AutoModelForCausalLM
+
+    if base is None:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        model.get_input_embeddings().weight.requires_grad_(False)
+        return model
+    from peft import PeftModel
+
+    whole = AutoModelForCausalLM.from_pretrained(resolve(base), dtype=torch.float32)
+    model = PeftModel.from_pretrained(whole, folder, is_trainable=True)
+    model.peft_config["default"].base_model_name_or_path = resolve(base)  # else each checkpoint asks the Hub about it
+    return model
+
+
+def load_adapter_with_unsloth(folder: str, base: str, max_length: int):
+    """The adapter in `folder` on its base.
+
+    Unsloth finds the base through the adapter's own file. So it gets a copy that names the base's folder here.
+    """
+    from unsloth import FastLanguageModel
+
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in ("adapter_config.json", "adapter_model.safetensors"):
+            shutil.copy(Path(folder) / name, scratch)
+        name_base(Path(scratch), resolve(base))
+        model, _ = FastLanguageModel.from_pretrained(
+            scratch, max_seq_length=max_length, load_in_4bit=False, dtype=choose_dtype()[0]
+        )
+    return model
+
+
+def save_student(trainer, out: Path, base: str | None) -> None:
+    """Save the trained weights or adapter. An adapter names its base by `base`, never by a path of this machine."""
+    from peft import PeftModel
+
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if not isinstance(model, PeftModel) or trainer.is_fsdp_enabled:
+        trainer.save_model(str(out))  # gathers what lies on several GPUs
+        name_base(out, base)
+        return
+    if not trainer.is_world_process_zero():
+        return
+    config = model.peft_config["default"]
+    config.base_model_name_or_path = base
+    config.inference_mode = True
+    # the embeddings are the base's own; "auto" would ask the Hub whether they are
+    model.save_pretrained(str(out), selected_adapters=["default"], save_embedding_layers=False)
+
+
+def name_base(out: Path, base: str | None) -> None:
+    """Write `base` into the adapter in `out`, if there is one."""
+    config = out / "adapter_config.json"
+    if config.exists():
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": base}, indent=1))
