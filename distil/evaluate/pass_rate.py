@@ -95,5 +95,5 @@ def filter_file(args: Namespace) -> int:
     write_jsonl(removed_file, removed)
     print(f"{len(kept)} of {len(problems)} problems kept in {out}; the others, with reasons, in {removed_file}")
     for reason in sorted({row.extra["reason"] for row in removed}):
-        print(f"  {sum(row['reason'] == reason for row in removed)} {reason}")
+        print(f"  {sum(row.extra['reason'] == reason for row in removed)} {reason}")
     return 0

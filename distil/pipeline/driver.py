@@ -48,7 +48,7 @@ def preflight(profile: str, stages: list[str], values: dict[str, dict]) -> None:
         v = values["01_collect"]
         rows = load(v["problems"], v["n_train"], v["n_test"], v["seed"])
         for split in ("train", "test") if len(stages) > 1 else ():
-            if not any(verifiable(row) for row in rows if row["split"] == split):
+            if not any(verifiable(row) for row in rows if row.split == split):
                 raise ProblemError(
                     f"problems={v['problems']}: no answer to a problem for {split} can be checked without a sandbox, "
                     "so that nothing could be learned or measured: add --to 01, or take other problems"

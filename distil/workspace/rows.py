@@ -7,7 +7,7 @@ Fields that are not set are left out of the file. Fields that the package does n
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -19,10 +19,8 @@ class Row:
     extra: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any] | Self) -> Self:
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """A row from a line of a file. Raises TypeError, naming the field, if one that is required is missing."""
-        if isinstance(values, cls):
-            return values
         known = {f.name for f in dataclasses.fields(cls)} - {"extra"}
         extra = {name: value for name, value in values.items() if name not in known}
         return cls(**{name: value for name, value in values.items() if name in known}, extra=extra)
@@ -39,37 +37,6 @@ class Row:
     def replace(self, **changes: Any) -> Self:
         """The same row with other values."""
         return dataclasses.replace(self, **changes)
-
-    # a bridge while rooms move from string look-ups to attributes
-    def __getitem__(self, name: str) -> Any:
-        if name in self.extra:
-            return self.extra[name]
-        if name not in self.keys():
-            raise KeyError(name)
-        return getattr(self, name)
-
-    def get(self, name: str, default: Any = None) -> Any:
-        return self[name] if name in self else default
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.keys()
-
-    def keys(self) -> list[str]:
-        return list(self.to_dict())
-
-    def items(self) -> Iterator[tuple[str, Any]]:
-        return iter([(name, self[name]) for name in self.keys()])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.keys())
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        setattr(self, name, value) if name in {f.name for f in dataclasses.fields(self)} else self.extra.update(
-            {name: value}
-        )
-
-    def __or__(self, other: Mapping[str, Any]) -> Self:
-        return type(self).from_dict(dict(self.items()) | dict(other.items()))
 
 
 def as_plain(value: Any) -> Any:
@@ -146,9 +113,9 @@ class AlignedChain(Row):
     trail: list[dict[str, Any]]
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any] | Self) -> Self:
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
         row = super().from_dict(values)
-        row.chain = Chain.from_dict(row.chain)
+        row.chain = Chain.from_dict(values["chain"])
         return row
 
 

@@ -29,7 +29,7 @@ def prepare(folder: Path, endpoint: str) -> tuple[list[str], dict]:
 
 
 def test_killed_while_collecting(tmp_path):
-    answers = {p["question"]: p["answer"] for p in generate("starter", 48, 8, 0)}
+    answers = {p.question: p.answer for p in generate("starter", 48, 8, 0)}
 
     def answer(body: dict) -> str:
         time.sleep(0.05)

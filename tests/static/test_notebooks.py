@@ -7,6 +7,7 @@ import gzip
 import json
 import re
 import subprocess
+import sys
 
 import pytest
 from conftest import ROOT
@@ -114,5 +115,5 @@ def test_lock_names_versions_only():
 def test_import_is_cheap():
     heavy = {"torch", "transformers", "trl", "datasets", "datasketch"}
     code = f"import distil.cli, distil.pipeline.driver, sys; print({heavy} & set(sys.modules))"
-    done = subprocess.run(["python", "-c", code], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "set()", done.stderr

@@ -216,7 +216,7 @@ SYSTEM = rewrite_prompt(chain(STEPS), PROBLEM, "simplify")[0]["content"]
     (STEPS, "long2short", STEPS, "length moved the wrong way"),
     (STEPS.replace("\n\n", "\n \n"), "simplify", STEPS, "unchanged"),
     (REQUEST, "expand", STEPS, "not one boxed answer"),
-    (f"Problem:\n{PROBLEM['question']}\n\nAnswer: 15\n\nSolution:\n{STEPS}", "expand", STEPS, "remarks"),
+    (f"Problem:\n{PROBLEM.question}\n\nAnswer: 15\n\nSolution:\n{STEPS}", "expand", STEPS, "remarks"),
     (f"{SYSTEM}\n\n{STEPS}", "simplify", LONG * 9, "copies the prompt"),
     (f"Here is the simplified reasoning:\n\n{STEPS}", "simplify", LONG, "remarks"),
     (f"**Here's the rewritten solution**:\n\n{STEPS}", "long2short", LONG, "remarks"),

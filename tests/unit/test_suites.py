@@ -78,7 +78,7 @@ def test_harder_problems_are_of_the_same_families_and_were_not_trained_on():
     easier = generate("starter", 200, 50, seed=0)
     assert source["problems"] == len(harder) == 25
     assert {p.task for p in harder} == {p.task for p in easier}
-    assert not {p["question"] for p in harder} & {p["question"] for p in easier}
+    assert not {p.question for p in harder} & {p.question for p in easier}
     assert clean(harder)[0] == harder, "no question twice, none nearly so"
 
 
@@ -97,7 +97,7 @@ def benchmark(tmp_path, monkeypatch) -> str:
 
 def test_a_benchmark_is_read_whole_in_its_order_or_drawn_from(benchmark):
     test, source = suites.load(suites.read(benchmark), [], seed=0)
-    assert [p["answer"] for p in test] == [str(2 * i) for i in range(30)]
+    assert [p.answer for p in test] == [str(2 * i) for i in range(30)]
     assert source == {"name": "acme/exam", "repository": "acme/exam", "revision": None, "problems": 30}
     some, _ = suites.load(suites.read(f"{benchmark}&n=10"), [], seed=0)
     assert len(some) == 10 and some != test[:10] and all(p in test for p in some)
