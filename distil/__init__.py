@@ -1,7 +1,7 @@
 """Turn a large reasoning model into a small, fast-thinking one.
 
-One module a notebook (`collect`, `rewrite`, `judge`, `finetune`, `prefer`, `reinforce`, `evaluate`), and the few
-modules that they share. Importing the package is cheap: no torch, no transformers.
+Sub-packages are the rooms of CONTRIBUTING.md; each imports only those below it. Importing the package is cheap: no
+torch, no transformers.
 """
 
 import warnings

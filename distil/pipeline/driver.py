@@ -160,6 +160,8 @@ def execute_notebook(stage: str, output: Path, params: dict) -> dict | None:
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "TQDM_DISABLE": "1",  # bars of libraries that have no switch of their own
+        # threads that spin while they wait take the core of a busy neighbour; the figures are the same
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         "DISTIL_HOME": str(root().resolve()),
     }
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
