@@ -168,11 +168,11 @@ def main() -> None:
         "what": f"{REQUESTS} requests to a server on the same machine that answers at once; median of {REPEATS} "
         "processes; cpu_s and peak_mb are those of the client's process; ours stores its answers, openai does not",
         "load": [round(x, 2) for x in os.getloadavg()],
-        "versions": {name: metadata.version(name) for name in (*PEERS, "aiohttp", "httpx")},
         "rows": rows,
         "gain": [gain(rows, concurrency) for concurrency in CONCURRENCY],
         **environment(),
     }
+    result["versions"] |= {name: metadata.version(name) for name in (*PEERS, "aiohttp", "httpx")}
     write_text(RESULT, json.dumps(result, indent=1) + "\n")
     show()
 

@@ -106,6 +106,9 @@ def test_a_served_student_is_asked_once_and_resumes_reply_by_reply(tmp_path, pro
     def answer(body: dict) -> str:
         if len(seen) > 10 and not broken:
             broken.append(body)
+            deadline = time.monotonic() + 10
+            while not any(tmp_path.glob("*.replies.jsonl")) and time.monotonic() < deadline:
+                time.sleep(0.01)  # a refusal that is read first ends the asking before anything is stored
             raise Refusal(400, "model gone")
         return f"The answer is \\boxed{{{body['messages'][0]['content'].count('1')}}}"
 
