@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from statistics import mean
 from typing import TypeVar
 
@@ -12,7 +13,7 @@ from distil.chains.judge_replies import parse_rating, parse_verdict
 from distil.chains.rewrite import rewrite
 from distil.llm.client import Chat
 from distil.llm.prompts import messages, prompt_of
-from distil.models.weights import TINY
+from distil.models.weights import STANDS_FOR
 from distil.workspace.rows import AlignedChain, Chain, Pair, Problem, TrainingRow
 
 T = TypeVar("T", bound=TrainingRow | Pair)
@@ -48,11 +49,8 @@ def ask(items: Sequence[Item], chat: Chat, prompt: str, parse, *, seed: int, vot
 
 
 def spoken_name(student: str) -> str:
-    """The name by which the judge is told of a student: the last part of its id or folder.
-
-    The random student of the tests goes by the name of the one it stands in for, whose verdicts are recorded.
-    """
-    return "SmolLM2-135M-Instruct" if student == TINY else student.rstrip("/").rpartition("/")[2]
+    """The name by which the judge is told of a student: the last part of its id or folder."""
+    return Path(STANDS_FOR.get(student, student)).name
 
 
 def verdicts(items: Sequence[Item], chat: Chat, *, student: str, seed: int, votes: int = 3) -> list[dict]:

@@ -15,7 +15,7 @@ from distil.evaluate.suites import measured
 from distil.workspace import plots
 from distil.workspace.environment import quiet
 from distil.workspace.errors import StageError
-from distil.workspace.files import T, read_csv, read_jsonl, write_jsonl
+from distil.workspace.files import T, read_csv, read_jsonl, typed, write_jsonl
 from distil.workspace.rows import Completion, Problem, Row
 from distil.workspace.stage import run_folder
 
@@ -109,7 +109,7 @@ def rows(file: Path, row_type: type[T] = dict) -> list[T]:
         lines = [json.loads(line) for line in gzip.decompress(found.read_bytes()).decode().split("\n") if line]
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise StageError(f"{found} is damaged ({error}): fetch it anew") from None
-    return [row_type.from_dict(line) for line in lines] if issubclass(row_type, Row) else lines
+    return [typed(line, row_type, str(found)) for line in lines] if issubclass(row_type, Row) else lines
 
 
 def content(file: Path) -> dict:

@@ -22,6 +22,7 @@ INDEX_COPIES = {
     },
 }
 TINY = "tiny-random"
+STANDS_FOR = {TINY: "HuggingFaceTB/SmolLM2-135M-Instruct"}  # whom a judge, and so a recording, takes it for
 
 
 def cache_folder() -> Path:

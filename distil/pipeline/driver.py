@@ -23,7 +23,16 @@ from distil.workspace.errors import StageError
 from distil.workspace.files import write_text
 from distil.workspace.parameters import effective, stage_name
 from distil.workspace.profiles import DISK_GB
-from distil.workspace.stage import RESPONSES, STAGES, Lock, forget, notebook_path, read_meta, run_folder
+from distil.workspace.stage import (
+    LOCK_WAIT_SECONDS,
+    RESPONSES,
+    STAGES,
+    Lock,
+    forget,
+    notebook_path,
+    read_meta,
+    run_folder,
+)
 
 
 def say(text: str) -> None:
@@ -94,7 +103,7 @@ def run(
             check_listening(values[stage].get("endpoint", ""))
     lock = Lock(run_folder(name))
     for stage in stages:  # a notebook that somebody runs by hand holds its own stage's lock
-        Lock(run_folder(name) / stage, wait=15).release()
+        Lock(run_folder(name) / stage, wait=LOCK_WAIT_SECONDS).release()
     started = time.time()
     try:
         for stage in stages:

@@ -16,6 +16,7 @@ from distil.workspace.errors import StageError
 from distil.workspace.rows import Row, as_plain
 
 T = TypeVar("T")
+R = TypeVar("R", bound=Row)
 APPEND_POLL_SECONDS = 0.005  # between two tries to get the lock of a file
 
 
@@ -41,7 +42,8 @@ def sha256(path: Path) -> str:
 def read_jsonl(path: Path, row_type: type[T] = dict) -> list[T]:
     """Rows of a JSON Lines file, dictionaries or objects of `row_type`.
 
-    A torn last line (a killed writer's) is dropped; any other bad line raises StageError.
+    A torn last line (a killed writer's) is dropped. Any other bad line raises StageError, and so does one that lacks a
+    field of `row_type`.
     """
     rows = []
     lines = Path(path).read_text(encoding="utf-8").split("\n")
@@ -50,12 +52,23 @@ def read_jsonl(path: Path, row_type: type[T] = dict) -> list[T]:
             continue
         try:
             row = json.loads(line)
-            rows.append(row_type.from_dict(row) if issubclass(row_type, Row) else row)
         except json.JSONDecodeError as error:
             if number == len(lines):  # no newline after it: the write was cut off
                 break
             raise StageError(f"{path}, line {number}: not JSON ({error.msg}); repair or delete the line") from None
+        rows.append(typed(row, row_type, f"{path}, line {number}") if issubclass(row_type, Row) else row)
     return rows
+
+
+def typed(row: object, row_type: type[R], where: str) -> R:
+    """A line of a file as a row. Raises StageError, saying `where` and what is missing, if it cannot be one."""
+    try:
+        return row_type.from_dict(row)
+    except (TypeError, AttributeError, KeyError) as error:
+        raise StageError(
+            f"{where}: no {row_type.__name__} ({error}). Was it written by another version or changed by hand? Run the "
+            "stage that writes it again, or repair the line"
+        ) from None
 
 
 def write_jsonl(path: Path, rows: Iterable[dict | Row]) -> None:

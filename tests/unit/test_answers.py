@@ -40,6 +40,7 @@ def test_every_gold_answer_can_be_read():
         verifier_of(with_gold).check_gold(with_gold)
 
 
+@pytest.mark.slow
 def test_no_wrong_answer_passes_and_the_misses_are_known():
     table = rows()
     assert len(table) > 600 and {row["is"] for row in table} == {"right", "wrong"}

@@ -60,6 +60,7 @@ def test_majority_over_drawn_subsets_is_near_that_over_all_and_the_same_again():
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.parametrize("samples", [1, 4])
 def test_95_percent_intervals_cover_the_truth_95_times_of_100(samples):
     rng = np.random.default_rng(0)
@@ -91,6 +92,7 @@ def test_the_same_answers_to_few_questions_are_no_proof_of_equality():
     assert many["ci_high"] < 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_differences_over_several_samples_are_paired_by_question():
     rng = np.random.default_rng(0)

@@ -67,6 +67,7 @@ def test_programs_go_several_at_once_and_the_order_stays():
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 @needs_sandbox
 def test_solutions_and_stubs_in_the_sandbox():
     rows = [r for r in generate("reference", 0, 12 * len(KINDS), 0) if r.task == "programs"]

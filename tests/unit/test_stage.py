@@ -4,10 +4,12 @@ import subprocess
 import sys
 
 import pytest
+from factories import a_chain
 
 from distil.workspace import stage as stages
 from distil.workspace.errors import StageError
 from distil.workspace.files import append_jsonl, read_jsonl, write_jsonl
+from distil.workspace.rows import Chain
 from distil.workspace.stage import Stage, run_folder
 
 
@@ -30,6 +32,17 @@ def test_a_bad_line_in_the_middle_is_an_error(tmp_path):
     path.write_text('{"x": 1}\n{"x": \n{"x": 3}\n')
     with pytest.raises(StageError, match="line 2"):
         read_jsonl(path)
+
+
+@pytest.mark.parametrize("line", ['{"id": "c"}', "[1, 2]", "3", "null"])
+def test_a_line_that_is_no_row_is_named(tmp_path, line):
+    path = tmp_path / "chains.jsonl"
+    write_jsonl(path, [a_chain(id="whole")])
+    assert read_jsonl(path, Chain) == [a_chain(id="whole")]
+    with open(path, "a") as handle:
+        handle.write(line + "\n")
+    with pytest.raises(StageError, match=r"chains\.jsonl, line 2: no Chain .*Run the stage that writes it again"):
+        read_jsonl(path, Chain)
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "a b"])
