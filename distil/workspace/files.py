@@ -60,6 +60,44 @@ def read_jsonl(path: Path, row_type: type[T] = dict) -> list[T]:
     return rows
 
 
+def read_table(path: Path) -> list[tuple[int, dict]]:
+    """(line or place, row) of a user's file: objects one a line (JSON Lines), or one JSON list of objects.
+
+    A byte order mark is accepted. U+2028 and U+0085 end no line. Raises StageError, naming the line, for a file that
+    is not there, is not UTF-8, is neither of the two, or holds no row.
+    """
+    if not path.is_file():
+        raise StageError(f"{path}: no such file")
+    raw = path.read_bytes()
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise StageError(
+            f"{path}, line {line}: not UTF-8 (byte {raw[error.start]:#04x}). Save the file as UTF-8, for instance with "
+            "`iconv -f GB18030 -t UTF-8`, and give the command again"
+        ) from None
+    if text.lstrip().startswith("["):
+        rows = list(enumerate(parsed(text, str(path)), 1))
+    else:
+        lines = enumerate(text.split("\n"), 1)
+        rows = [(number, parsed(line, f"{path}, line {number}")) for number, line in lines if line.strip()]
+    for number, row in rows:
+        if not isinstance(row, dict):
+            raise StageError(f"{path}, row {number}: a row is a JSON object, not {type(row).__name__}")
+    if not rows:
+        raise StageError(f"{path}: holds no row")
+    return rows
+
+
+def parsed(text: str, where: str) -> object:
+    """A JSON value. Raises StageError, saying `where`."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise StageError(f"{where}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+
+
 def typed(row: object, row_type: type[R], where: str) -> R:
     """A line of a file as a row. Raises StageError, saying `where` and what is missing, if it cannot be one."""
     try:
