@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from distil.chains.judge import select_fast, split_by_problem
 from distil.llm.prompts import prompt_of
+from distil.models import formats
 from distil.models.student import load_tokenizer
 from distil.train.model import prepare_backend
 from distil.verify.registry import is_correct, verifiable, verifier_of
