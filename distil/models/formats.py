@@ -134,10 +134,9 @@ def whole(begun: str, text: str) -> str:
 def request_fields(folder: str, student_format: str) -> dict:
     """What a request to a server must hold so that the chat is rendered in this format; {} for most models.
 
-    A model that is served with its publisher's template may think unless it is told not to.
+    A model that is served with its publisher's template may think unless it is told not to. `folder` has the template;
+    it is empty for a model that is not here.
     """
-    from transformers import AutoTokenizer
-
-    template = AutoTokenizer.from_pretrained(folder).chat_template
-    knows = isinstance(template, str) and SWITCH in template
+    files = [Path(folder) / name for name in ("chat_template.jinja", "tokenizer_config.json")] if folder else []
+    knows = any(SWITCH in file.read_text(encoding="utf-8") for file in files if file.exists())
     return {"chat_template_kwargs": {SWITCH: student_format == "think"}} if knows else {}
