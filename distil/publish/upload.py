@@ -74,8 +74,8 @@ def check(push: str, repository: str, students: str, run: str) -> None:
     tuned = read_meta(run, "04_finetune")
     if tuned and tuned["params"].get("train"):
         raise StageError(
-            f"push={push}: no card is written for a student of your own file (04_finetune.train), as nothing here knows "
-            "where its rows come from: give push=''"
+            f"push={push}: no card is written for a student of your own file (04_finetune.train), as nothing here "
+            "knows where its rows come from: give push=''"
         )
     names = list(places(push, students, repository).values())
     if target(repository)[0] == "modelscope":
