@@ -24,9 +24,9 @@ from distil.workspace.rows import AlignedChain, Pair
 TEMPLATE = (
     "{%- for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{%- if add_generation_prompt %}<|im_start|>assistant\n"
-    "{%- if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
 )
-OPENING = TEMPLATE.split("{%- if enable_thinking")[0] + "<think>\n{% endif %}"  # as R1's: it begins the thought itself
+OPENING = TEMPLATE.split("{% if enable_thinking")[0] + "<think>\n{% endif %}"  # as R1's: it begins the thought itself
 PROBLEM = a_problem(question="What is 4 + 5?", answer="9", verifier="math")
 CHAIN = a_chain(thought="4 is four.\n\n4 + 5 = 9", solution="It is \\boxed{9}")
 SETTINGS = {"learning_rate": 1e-3, "max_length": 1024, "method": "lora", "seed": 0}
