@@ -96,13 +96,19 @@ def place(name: str, base: str, stage: Stage) -> tuple[str, str]:
     of the stage. `teacher` has no folder, and the name that 01 knew it by. Raises StageError if it is not there.
     """
     if name == TEACHER:
-        return "", json.loads(stage.input("01_collect/meta.json").read_text())["params"]["teacher"]
+        return "", teacher_of(json.loads(stage.input("01_collect/meta.json").read_text()))
     if name == "base":
         return resolve(base), base
     if name not in published() and "/" not in name:
         return str(stage.input(home(name))), stage.inputs[home(name)]
     folder = Path(name) if os.path.isdir(name) else pull(name)
     return str(folder), f"{name}@{folder.name}" if folder.parent.name == "snapshots" else sha256(folder)
+
+
+def teacher_of(meta: dict) -> str:
+    """The first model that 01 asked, by its meta.json; of a run without roles, or that asked none, its `teacher`."""
+    usage = meta["figures"].get("usage", {})
+    return next((role["model"] for role in usage.values() if isinstance(role, dict)), meta["params"]["teacher"])
 
 
 def show(name: str) -> int:
