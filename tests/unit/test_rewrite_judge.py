@@ -73,7 +73,7 @@ LONG = chain("Let me look at the sum. " * 10 + "\n\n" + STEPS, name="long")
 
 
 @pytest.mark.parametrize(("text", "kind", "reason"), [
-    ("", "long2short", "empty"),
+    ("", "long2short", "said nothing"),
     ("I cannot help with that.", "long2short", "not one boxed answer"),
     ("4 + 5 = 9\n\n\\boxed{9}", "long2short", "answer changed"),
     ("4 + 5 = 10\n\n10 + 6 = 15\n\n\\boxed{15}", "long2short", "false step"),
@@ -86,6 +86,13 @@ LONG = chain("Let me look at the sum. " * 10 + "\n\n" + STEPS, name="long")
 ])  # fmt: skip
 def test_faults_of_rewrites(text, kind, reason):
     assert fault(chain(text), LONG, kind, Exact()) == reason
+
+
+@pytest.mark.parametrize("kind", ["long2short", "simplify"])
+def test_a_very_long_thought_may_become_a_few_steps(kind):
+    long = chain("Wait. Let me look at the sum again. " * 800 + "\n\n" + STEPS)
+    assert fault(chain(STEPS), long, kind, Exact()) is None
+    assert fault(chain("So\n\n\\boxed{15}"), long, kind, Exact()) == "length moved the wrong way"
 
 
 @pytest.mark.parametrize(("text", "reason"), [
