@@ -50,8 +50,8 @@ def measure(args: argparse.Namespace, student: str, name: str, turn: int) -> dic
     return {
         "name": name, "model": student, "rows": args.rows, "tokens": args.tokens, "round": turn,
         "tokens_per_s": round(rate, 1), "peak_gb": round(peak, 2), "mfu": round(4 * seen.weights * rate / best, 4),
-        "steps": seen.last, "rows_a_step": seen.args.train_batch_size * seen.args.gradient_accumulation_steps,
-        "rows_at_once": seen.args.train_batch_size, "seconds_timed": round(seen.seconds, 2),
+        "steps": seen.last, "tokens_a_step": round(real / (seen.last - WARM_UP)),
+        "micro_batches": seen.args.gradient_accumulation_steps, "seconds_timed": round(seen.seconds, 2),
         "seconds": round(seconds, 1), "step_median_s": round(statistics.median(steps), 4),
         "step_slowest_s": round(max(steps), 4), "tokens_timed": real, "padding": round(1 - real / padded, 4),
         "loss_tokens": round(learnt / real, 4), "loss_first": seen.losses[0], "loss_last": seen.losses[-1],

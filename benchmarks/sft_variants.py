@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 import zlib
@@ -10,28 +11,31 @@ from pathlib import Path
 
 from distil.models.student import load_tokenizer
 from distil.models.weights import resolve
-from distil.train import examples, model, sft
+from distil.train import examples, model, sft, sft_trainers
 from distil.train.log import each_batch, real_tokens
-from distil.train.memory import plan
+from distil.train.memory import plan_packed
 from distil.workspace.environment import choose_dtype, quiet
 from distil.workspace.errors import StageError
 from distil.workspace.rows import TrainingRow
 
 LEARNING_RATE, MAX_LENGTH, SEED = 2e-4, 512, 0
 WARM_UP = 5  # the first steps compile, choose kernels and fill the allocator: they are trained but not timed
-LARGE = 64
+LARGE = 64  # rows a step
+TOKENS_A_STEP = {"ours, large steps": 32_768, "ours, little memory": 16_384}
+LARGE_TOKENS = 20 * 32_768  # enough large steps to time
 CHECK_ROWS = 8  # rows a step where losses are compared
 PROFILED = 3  # steps; what is seen of more takes longer to read than to train
 VARIANTS = {
-    "ours": "train.sft.sft as 04 calls it: Unsloth on a GPU, TRL elsewhere",
-    "ours, large steps": f"the same, {LARGE} rows a step and four times the tokens, so that there are steps to time",
-    "ours, little memory": f"{LARGE} rows a step, and every layer computed again on the way back, as Unsloth would",
+    "ours": "train.sft.sft as 04 calls it, 16 rows a step: packed and compiled on a GPU, TRL elsewhere",
+    "ours, large steps": "the same, 32,768 tokens a step",
+    "ours, little memory": "16,384 tokens a step, a quarter at a time, every layer computed again on the way back",
+    "Unsloth": "train.sft.sft through Unsloth, 16 rows a step",
+    "Unsloth, large steps": f"the same, {LARGE} rows a step and four times the tokens, so that there are steps to time",
     "plain TRL": "SFTTrainer by its defaults, LoRA, loss on the completion",
     "public recipe": "SFTTrainer, one row at a time, 8 of them a step, bfloat16 weights, LoRA, loss on the full text",
 }
-LARGE_STEPS = ("ours, large steps", "ours, little memory")
 # The same rows, order, schedule and initial adapter through both backends: only the losses count.
-CHECKS = {"check ours": "train.sft.sft through Unsloth", "check TRL": "train.sft.sft without it"}
+CHECKS = {"check ours": "train.sft.sft on packed rows", "check TRL": "train.sft.sft on padded rows, by TRL alone"}
 
 
 def watch(check: bool, profiled: bool):
@@ -104,14 +108,17 @@ def same_adapter(model) -> None:
 
 
 def train(name: str, rows: list[TrainingRow], student: str, *, callback, tokens: int, out: Path) -> None:
-    if name == "check TRL":
-        model.backend = sft.backend = lambda: "trl"
+    if name in CHECKS:  # which sorts the rows for TRL alone
+        examples.by_length = lambda rows, *_: list(rows)
     if name == "ours, little memory":
-        sft.plan = lambda *args, **asked: replace(plan(*args, **asked), gradient_checkpointing=True)
-    if name.startswith(("ours", "check")):
-        batch = CHECK_ROWS if name.startswith("check") else LARGE if name in LARGE_STEPS else None
+        sft_trainers.plan_packed = lambda *args, **more: replace(
+            plan_packed(*args, **more), parts=4, gradient_checkpointing=True
+        )
+    if name.startswith(("ours", "Unsloth", "check")):
+        batch = CHECK_ROWS if name in CHECKS else LARGE if name == "Unsloth, large steps" else None
         sft.sft(rows, [], student, out, train_tokens=tokens, learning_rate=LEARNING_RATE, max_length=MAX_LENGTH,
-                     method="lora", seed=SEED, batch_size=batch, callbacks=[callback])  # fmt: skip
+                     method="lora", seed=SEED, batch_size=batch, tokens_a_step=TOKENS_A_STEP.get(name, 0),
+                     callbacks=[callback])  # fmt: skip
         return
     import datasets
     import torch
@@ -171,9 +178,15 @@ def matrix_rate() -> float:
 
 def once(rows: list[TrainingRow], student: str, name: str, tokens: int, *, profiled: bool = False):
     """One variant in this process, which must be a fresh one: (what the callback saw, seconds with loading)."""
-    if name in ("ours", "check ours", *LARGE_STEPS):
+    os.environ["DISTIL_BACKEND"] = "unsloth" if name.startswith("Unsloth") else "trl" if name == "check TRL" else ""
+    if name.startswith("Unsloth"):
         model.prepare_backend(compiler=True)  # before transformers, which the callback imports
-    tokens = tokens * 4 if name in LARGE_STEPS else tokens // 2 if name in CHECKS else tokens
+    if name in TOKENS_A_STEP:
+        tokens = max(tokens, LARGE_TOKENS)
+    elif name == "Unsloth, large steps":
+        tokens *= 4
+    elif name in CHECKS:
+        tokens //= 2
     seen = watch(name in CHECKS, profiled)
     with tempfile.TemporaryDirectory() as out:
         begun = time.perf_counter()

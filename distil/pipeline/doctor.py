@@ -8,6 +8,7 @@ from importlib import metadata, util
 
 from distil.llm.endpoints import KEY_VARIABLES
 from distil.pipeline.progress import progress, report_folder
+from distil.train import attention
 from distil.workspace.environment import RECORDED_PACKAGES, environment, root
 from distil.workspace.stage import KEPT, run_folder
 
@@ -32,6 +33,8 @@ def doctor() -> int:
         dtype, why = choose_dtype()
         print(f"GPU       {', '.join(gpus) or 'none'}")
         print(f"dtype     {str(dtype).removeprefix('torch.')}: {why}")
+        why_not = attention.missing()
+        print(f"attention {attention.in_use('trl', why_not) if why_not else attention.in_use('packed', None)}")
     for package in RECORDED_PACKAGES:
         try:
             print(f"{package:13} {metadata.version(package)}")

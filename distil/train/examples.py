@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from distil.models import formats
 from distil.models.student import encode_prompt
+from distil.train.packing import by_rows, by_tokens, tokens_of
 from distil.workspace.errors import StageError
 from distil.workspace.rows import TrainingRow
 
@@ -109,6 +110,14 @@ class TrainingSet:
     too_long: int  # rows left out
     batch_size: int
 
+    tokens_a_step: int = 0  # 0: a step is `batch_size` rows
+
+    def in_steps(self) -> list[list[dict]]:
+        """The rows of each step."""
+        if self.tokens_a_step:
+            return by_tokens(self.ordered, self.tokens_a_step)
+        return by_rows(self.ordered, self.batch_size)
+
     @property
     def steps(self) -> int:
         return -(-len(self.ordered) // self.batch_size)
@@ -132,9 +141,19 @@ def training_set(
     batch_size: int,
     seed: int,
     epochs: float = 0.0,
+    tokens_a_step: int = 0,
+    padded: bool = True,
 ) -> TrainingSet:
-    """The set that `rows` make, by `fill`. Raises StageError if none fits into `max_length`."""
+    """The set that `rows` make, by `fill`. Raises StageError if none fits into `max_length`.
+
+    With `tokens_a_step` a step is as many rows as fit into it, if rows are packed; if they are `padded`, it is the
+    number of rows that have so many tokens on average. Padded rows are sorted so that those of a step are of like
+    length.
+    """
     encoded, too_long = fitting(rows, tokenizer, max_length)
     filled = fill(encoded, epochs=epochs, train_tokens=train_tokens, seed=seed)
-    ordered = by_length(filled, seed, batch_size)
-    return TrainingSet(encoded, ordered, too_long, batch_size)
+    if not padded:
+        return TrainingSet(encoded, filled, too_long, batch_size, tokens_a_step)
+    if tokens_a_step:
+        batch_size = max(1, round(tokens_a_step * len(filled) / tokens_of(filled)))
+    return TrainingSet(encoded, by_length(filled, seed, batch_size), too_long, batch_size)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distil.models.student import base_of
 from distil.models.weights import resolve
 from distil.train.model import LORA, TARGETS, backend, uses_fsdp, world_size
+from distil.train.packing import CHUNK, divided, tokens_of
 from distil.workspace.errors import StageError
 
 GIB = 2**30
@@ -16,7 +19,7 @@ ADAM = 4 + 8  # bytes a trained weight: its gradient, and Adam's two moments, in
 SAVED = 16, 8  # bytes a token that a layer keeps for its way back: a hidden unit, and one of the wider middle
 ENOUGH_TOKENS = 4096  # in a micro batch, by our choice: with fewer, layers are computed again to make room for more
 # with TRL a logit's copy in float32 and the gradient of that, too
-BYTES_PER_LOGIT = {"unsloth": 2, "trl": 10}
+BYTES_PER_LOGIT = {"unsloth": 2, "trl": 10, "packed": 10}
 MARGIN = 0.9  # of a GPU's memory; the rest is for what no estimate sees
 FLOORS = {"cpu": 1.0, "cuda": 0.0}  # GiB that the process takes with nothing loaded; a GPU's context is not counted
 
@@ -26,15 +29,16 @@ class Machine:
     """Where a training runs."""
 
     device: str  # cpu or cuda
-    backend: str  # unsloth or trl
+    backend: str  # packed, unsloth or trl
     gib: float = 0.0  # that the training may take of one GPU
     shards: int = 1  # GPUs that share the weights between them (FSDP)
 
 
-def this_machine() -> Machine:
+def this_machine(student: str | None = None, method: str = "") -> Machine:
     """This machine, with what others leave of its GPU: a teacher may be served on it.
 
-    Several processes must cut a step up alike. So they go by the whole size of a GPU, which is the same for all.
+    Several processes must cut a step up alike. So they go by the whole size of a GPU, which is the same for all. The
+    backend is the one that fine-tunes `student` by `method`, if they are named.
     """
     import torch
 
@@ -44,7 +48,7 @@ def this_machine() -> Machine:
     if world_size() == 1:
         ours = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()  # kept by torch, and free to be used again
         gib = (torch.cuda.mem_get_info()[0] + ours) / GIB
-    return Machine("cuda", backend(), gib, world_size() if uses_fsdp() else 1)
+    return Machine("cuda", backend(student, method), gib, world_size() if uses_fsdp() else 1)
 
 
 def gpu_gib() -> float:
@@ -102,9 +106,53 @@ def plan(
             enough = size * longest >= min(ENOUGH_TOKENS, batch_size * longest)
             if parts["total"] <= room and (gradient_checkpointing or enough):
                 return Plan(size, gradient_checkpointing, parts)
-    raise StageError(
-        f"training {student} by {method} with a row of {longest} tokens takes about {parts['total']} GiB, and this GPU "
-        f"has room for {room:.1f}: take shorter rows (max_length, max_completion), or choose "
+    raise StageError(no_room(student, method, longest, parts["total"], room))
+
+
+@dataclass(frozen=True)
+class PackedPlan:
+    """How packed steps go through a GPU."""
+
+    parts: int  # micro batches a step
+    gradient_checkpointing: bool
+    memory: dict[str, float]  # GiB, of `estimate`
+
+
+def plan_packed(student: str, method: str, steps: Sequence[Sequence[dict]], *, lora_rank: int) -> PackedPlan:
+    """The fewest micro batches a step that fit into a GPU, of steps of encoded rows.
+
+    Without checkpointing if micro batches of `ENOUGH_TOKENS`, or a row each, fit so. Raises StageError if not even a
+    row at a time fits.
+    """
+    machine = this_machine(student, method)
+    room = MARGIN * machine.gib if machine.device == "cuda" else math.inf
+    most_rows = max(len(rows) for rows in steps)
+    for gradient_checkpointing in (False, True):
+        parts = 1
+        while True:
+            tokens = max(tokens_of(part) for rows in steps for part in divided(rows, parts))
+            memory = estimate(
+                student,
+                method,
+                micro_batch_size=1,
+                max_length=tokens,
+                machine=machine,
+                gradient_checkpointing=gradient_checkpointing,
+                lora_rank=lora_rank,
+            )
+            if memory["total"] <= room:
+                return PackedPlan(parts, gradient_checkpointing, memory)
+            if parts >= most_rows or (tokens <= ENOUGH_TOKENS and not gradient_checkpointing):
+                break
+            parts = min(parts + max(1, parts // 4), most_rows)
+    raise StageError(no_room(student, method, tokens, memory["total"], room))
+
+
+def no_room(student: str, method: str, tokens: int, needed: float, room: float) -> str:
+    """What to say of a training that does not fit."""
+    return (
+        f"training {student} by {method} with a row of {tokens} tokens takes about {needed} GiB, and this GPU has room "
+        f"for {room:.1f}: take shorter rows (max_length, max_completion), or choose "
         + ("a smaller student" if method == "qlora" else "method='qlora' or a smaller student")
     )
 
@@ -188,13 +236,14 @@ def estimate(
     else:
         weights, trained = (2 if machine.device == "cuda" else 4) * all_weights + 4 * adapter, adapter
     tokens, layers = micro_batch_size * max_length, config.num_hidden_layers
+    at_a_time = min(tokens, CHUNK) if machine.backend == "packed" else tokens  # that have logits
     one = SAVED[0] * config.hidden_size + SAVED[1] * config.intermediate_size
     kept = 2 * config.hidden_size * layers + one if gradient_checkpointing else one * layers
     parts = {
         "weights": weights / machine.shards / GIB,
         "training": ADAM * trained / machine.shards / GIB,
         "activations": tokens * kept / GIB,
-        "logits": tokens * config.vocab_size * (bytes_per_logit or BYTES_PER_LOGIT[machine.backend]) / GIB,
+        "logits": at_a_time * config.vocab_size * (bytes_per_logit or BYTES_PER_LOGIT[machine.backend]) / GIB,
         "process": FLOORS[machine.device],
     }
     return {name: round(value, 2) for name, value in (parts | {"total": sum(parts.values())}).items()}

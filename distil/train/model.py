@@ -11,12 +11,16 @@ from pathlib import Path
 
 from distil.models.student import base_of
 from distil.models.weights import resolve
+from distil.train import attention
 from distil.workspace.environment import choose_dtype, give_memory_back
 from distil.workspace.errors import StageError
 
 LORA = {"r": 32, "lora_alpha": 64, "lora_dropout": 0.0}  # where nothing is said
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 METHODS = ("full", "lora", "qlora")
+BACKENDS = ("packed", "unsloth", "trl")
+# families whose output is the last hidden state times the output matrix, and nothing else
+PACKED_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 
 
 def world_size() -> int:
@@ -29,20 +33,54 @@ def uses_fsdp() -> bool:
     return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 
-def backend() -> str:
-    """`unsloth` where one process trains on a GPU and it is installed, else `trl`."""
+def backend(student: str | None = None, method: str = "") -> str:
+    """What trains: `packed`, `unsloth` or `trl`.
+
+    `packed` (`distil.train.packed_trainer`) fine-tunes a `student` by `method` where `why_not_packed` has nothing
+    against it. Else `unsloth` where one process trains on a GPU and it is installed, else `trl`. $DISTIL_BACKEND may
+    name `unsloth` or `trl` to go past the first. Raises StageError for another value of it.
+    """
     import torch
 
-    return "unsloth" if world_size() == 1 and torch.cuda.is_available() and util.find_spec("unsloth") else "trl"
+    wanted = os.environ.get("DISTIL_BACKEND", "")
+    if wanted not in ("", *BACKENDS):
+        raise StageError(f"DISTIL_BACKEND={wanted!r}: use one of {', '.join(BACKENDS)}, or none")
+    if student and wanted in ("", "packed") and why_not_packed(student, method) is None:
+        return "packed"
+    alone = world_size() == 1 and torch.cuda.is_available()
+    return "unsloth" if wanted != "trl" and alone and util.find_spec("unsloth") else "trl"
 
 
-def prepare_backend(compiler: bool) -> str:
+def why_not_packed(student: str, method: str) -> str | None:
+    """Why `packed` cannot fine-tune a student here; None if it can."""
+    if why := attention.missing():
+        return why
+    if world_size() > 1:
+        return "several processes train together"
+    if method == "qlora":
+        return "weights of 4 bits are Unsloth's"
+    kind = model_type(student)
+    return None if kind in PACKED_FAMILIES else f"models of type {kind} are not known to it"
+
+
+def model_type(student: str) -> str:
+    """The architecture's name, from the model's config.json; transformers is not imported for it."""
+    folder = resolve(base_of(student) or student)
+    file = Path(folder) / "config.json"
+    if not file.exists():
+        from huggingface_hub import hf_hub_download
+
+        file = Path(hf_hub_download(folder, "config.json"))
+    return json.loads(file.read_text(encoding="utf-8"))["model_type"]
+
+
+def prepare_backend(compiler: bool, student: str | None = None, method: str = "") -> str:
     """Import Unsloth if it is the backend, and return the `backend`'s name.
 
     Call this before transformers and trl are imported: Unsloth patches both. Its `compiler` pays off in long trainings
     only.
     """
-    chosen = backend()
+    chosen = backend(student, method)
     if chosen == "unsloth":
         if not compiler:
             os.environ.setdefault("UNSLOTH_COMPILE_DISABLE", "1")
@@ -73,7 +111,8 @@ def load_for_training(
         raise StageError(f"method {method!r}: use one of {', '.join(METHODS)}")
     give_memory_back()
     folder, adapter = resolve(model), LORA | {"r": lora_rank, "lora_alpha": lora_alpha}
-    if backend() == "unsloth":
+    chosen = backend(model, method)
+    if chosen == "unsloth":
         from unsloth import FastLanguageModel
 
         recompute = "unsloth" if gradient_checkpointing else False  # its own kind, by default always on
@@ -94,8 +133,14 @@ def load_for_training(
 
     if method == "qlora":
         raise StageError("method 'qlora' needs one GPU, unsloth and bitsandbytes: use 'lora' or 'full' here")
+    if chosen == "packed":
+        attention.register()
     frozen = method == "lora" and torch.cuda.is_available()  # then half the memory will do; the adapter is float32
-    student = AutoModelForCausalLM.from_pretrained(folder, dtype=choose_dtype()[0] if frozen else torch.float32)
+    student = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=choose_dtype()[0] if frozen else torch.float32,
+        attn_implementation=attention.NAME if chosen == "packed" else None,
+    )
     if method == "lora":
         from peft import LoraConfig, get_peft_model
 

@@ -21,6 +21,7 @@ class Recipe:
     epochs: float = 0.0  # rounds through the rows; 0: until `train_tokens` are used
     train_tokens: int = 0  # prompts included; not looked at where there are epochs
     batch_size: int = 0  # rows a step; 0: those of `default_batch_size`
+    tokens_a_step: int = 0  # a step is as many rows as have so many tokens; 0: it is `batch_size` rows
     weight_decay: float = 0.0
     warmup_ratio: float = 0.05  # share of the steps in which the learning rate rises
     lora_rank: int = LORA["r"]
@@ -35,6 +36,7 @@ class Recipe:
             "epochs is 0 or more": self.epochs < 0,
             "train_tokens is above 0, unless epochs are given": self.train_tokens < 1 and not self.epochs,
             "batch_size is 0 (4 on a CPU, 16 on a GPU) or more": self.batch_size < 0,
+            "tokens_a_step is 0 or more": self.tokens_a_step < 0,
             "learning_rate is above 0": self.learning_rate <= 0,
             "weight_decay is 0 or more": self.weight_decay < 0,
             "warmup_ratio is from 0 to 1": not 0 <= self.warmup_ratio <= 1,

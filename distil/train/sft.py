@@ -1,4 +1,4 @@
-"""Stage 04: supervised fine-tuning on chains, with Unsloth on a GPU and TRL elsewhere, from one configuration."""
+"""Stage 04: supervised fine-tuning on chains: packed, through Unsloth or through TRL, from one configuration."""
 
 from __future__ import annotations
 
@@ -13,20 +13,12 @@ from distil.models.formats import FORMATS
 from distil.models.student import load_tokenizer
 from distil.models.weights import resolve
 from distil.train import own_rows
-from distil.train.common import (
-    ResultCache,
-    dataset,
-    eval_arguments,
-    is_main_process,
-    on_one_gpu,
-    train,
-    trainer_arguments,
-)
+from distil.train.common import ResultCache, is_main_process, train
 from distil.train.examples import encode_rows, training_set
 from distil.train.log import last_value
-from distil.train.memory import plan
-from distil.train.model import LORA, METHODS, backend, load_for_training, prepare_backend, uses_fsdp, world_size
+from distil.train.model import LORA, METHODS, prepare_backend, world_size
 from distil.train.recipe import Recipe
+from distil.train.sft_trainers import packed_trainer, trl_trainer
 from distil.workspace.errors import StageError
 from distil.workspace.files import digest, read_jsonl
 from distil.workspace.rows import Row, TrainingRow
@@ -49,7 +41,7 @@ class SFTResult(Row):
     tokens_per_s: float
     loss: float  # the last that was logged, nats a token
     valid_loss: float | None  # None without validation rows
-    backend: str  # unsloth or trl
+    backend: str  # packed, unsloth or trl
     processes: int
 
 
@@ -74,9 +66,7 @@ def sft(
     cache = ResultCache(out / "sft.json", request, SFTResult)
     if (known := cache.read()) is not None:
         return known
-    prepare_backend(compiler=True)
-    from trl import SFTConfig, SFTTrainer
-
+    chosen_backend = prepare_backend(compiler=True, student=student, method=recipe.method)
     tokenizer = load_tokenizer(resolve(student), recipe.student_format)
     batch_size, n_processes = recipe.rows_a_step, world_size()
     if batch_size % n_processes:
@@ -91,54 +81,12 @@ def sft(
         train_tokens=recipe.train_tokens,
         batch_size=batch_size,
         seed=recipe.seed,
+        tokens_a_step=recipe.tokens_a_step,
+        padded=chosen_backend != "packed",
     )
     held_out = encode_rows(valid, tokenizer, recipe.max_length)[0][:N_VALID]
-    planned = plan(
-        student,
-        recipe.method,
-        batch_size=batch_size // n_processes,
-        longest=chosen.longest,
-        lora_rank=recipe.lora_rank,
-    )
-    arguments = trainer_arguments(
-        out,
-        steps=chosen.steps,
-        learning_rate=recipe.learning_rate,
-        seed=recipe.seed,
-        batch_size=batch_size // n_processes,
-        micro_batch_size=planned.micro_batch_size,
-        gradient_checkpointing=planned.gradient_checkpointing,
-        weight_decay=recipe.weight_decay,
-        warmup_ratio=recipe.warmup_ratio,
-    )
-    if uses_fsdp():
-        # TRL's chunked loss runs no forward of the output layer, whose weights FSDP gathers with the embeddings that
-        # they are tied to: after an evaluation and a checkpoint it leaves both sharded, and the next step dies
-        arguments |= {"loss_type": "nll"}
-    if held_out:
-        arguments |= eval_arguments(arguments["save_steps"], planned.micro_batch_size)
-    config = SFTConfig(
-        **arguments,
-        max_length=recipe.max_length,
-        completion_only_loss=True,
-        packing=False,
-        train_sampling_strategy="sequential",
-    )
-    trainer = SFTTrainer(
-        model=load_for_training(
-            student,
-            recipe.method,
-            max_length=recipe.max_length,
-            seed=recipe.seed,
-            gradient_checkpointing=planned.gradient_checkpointing,
-            **recipe.adapter,
-        ),
-        args=on_one_gpu(config),
-        processing_class=tokenizer,
-        train_dataset=dataset(chosen.ordered),
-        eval_dataset=dataset(held_out) if held_out else None,
-        callbacks=list(callbacks),
-    )
+    build = packed_trainer if chosen_backend == "packed" else trl_trainer
+    trainer = build(student, recipe, chosen, held_out, tokenizer, out, callbacks)
     log = train(trainer, out, cache, base=student)
     seconds = last_value(log, "train_runtime")
     return cache.write(
@@ -153,7 +101,7 @@ def sft(
             tokens_per_s=round(chosen.tokens / seconds, 1),
             loss=last_value(log, "loss"),
             valid_loss=last_value(log, "eval_loss"),
-            backend=backend(),
+            backend=chosen_backend,
             processes=n_processes,
         )
     )

@@ -1,0 +1,93 @@
+"""Packed rows: nothing is lost, no row sees another, and the losses are those of padded rows."""
+
+import pytest
+
+from distil.train import attention, model, sft
+from distil.train.packing import NO_TARGET, by_rows, by_tokens, divided, learned_of, packed, shape_of, tokens_of
+from distil.workspace.rows import TrainingRow
+
+
+def row(length: int, prompt: int, first: int = 10) -> dict:
+    return {"input_ids": [first + i for i in range(length)], "completion_mask": [0] * prompt + [1] * (length - prompt)}
+
+
+ROWS = [row(9, 4), row(30, 10, 100), row(5, 2, 200), row(17, 16, 300)]
+
+
+def test_steps_hold_all_rows_in_order():
+    for steps in (by_rows(ROWS, 3), by_tokens(ROWS, 40), by_tokens(ROWS, 6)):
+        assert [r for rows in steps for r in rows] == ROWS
+    assert [len(rows) for rows in by_rows(ROWS, 3)] == [3, 1]
+    assert [tokens_of(rows) for rows in by_tokens(ROWS, 40)] == [39, 22]
+    assert [len(rows) for rows in by_tokens(ROWS, 6)] == [1, 1, 1, 1], "a row longer than a step is a step"
+
+
+def test_parts_of_a_step_are_about_equal():
+    parts = divided(ROWS, 2)
+    assert sorted(map(tokens_of, parts)) == [30, 31]
+    assert [len(part) for part in divided(ROWS[:1], 3)] == [1, 0, 0]
+
+
+def test_a_packed_batch_holds_every_learned_token_and_no_other():
+    batches = divided(ROWS, 2)
+    shape = shape_of(batches, 30)
+    for batch in batches:
+        made = packed(batch, shape, 0)
+        ids, starts = made["input_ids"][0], made["starts"].tolist()
+        assert len(ids) == shape.tokens and len(starts) == shape.boundaries and starts[-1] == shape.tokens
+        assert max(b - a for a, b in zip(starts, starts[1:], strict=False)) <= shape.longest
+        assert made["attention_mask"].sum() == tokens_of(batch)
+        real = made["labels"] != NO_TARGET
+        assert real.sum() == learned_of(batch)
+        assert (ids[made["where"][real] + 1] == made["labels"][real]).all(), "each hidden state predicts the next token"
+        positions = made["position_ids"][0]
+        for start in starts[: len(batch)]:
+            assert positions[start] == 0
+
+
+@pytest.fixture
+def packed_on_a_cpu(monkeypatch):
+    monkeypatch.setattr(attention, "missing", lambda: None)
+
+
+def losses(folder) -> list[float]:
+    from distil.workspace.files import read_csv
+
+    return [r["loss"] for r in read_csv(folder / "log.csv") if r["loss"] is not None]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_losses_are_those_of_padded_rows(tmp_path, monkeypatch, packed_on_a_cpu, method):
+    monkeypatch.setattr("distil.train.examples.by_length", lambda rows, *_: list(rows))  # the same rows a step
+    rows = [
+        TrainingRow(
+            instruction=f"{i} + {i}?",
+            output=f"{i} + {i} = {2 * i}\n\n" * (1 + i % 5),
+            messages=[{"role": "user", "content": f"{i} + {i}?"}, {"role": "assistant", "content": ""}],
+            problem_id=str(i),
+        )
+        for i in range(24)
+    ]
+    found = {}
+    for name in ("packed", "trl"):
+        monkeypatch.setenv("DISTIL_BACKEND", name)
+        result = sft.sft(
+            rows, rows[:6], "tiny-random", tmp_path / name, train_tokens=2000, learning_rate=1e-3, max_length=256,
+            method=method, seed=0, batch_size=4,
+        )  # fmt: skip
+        assert result.backend == name
+        found[name] = losses(tmp_path / name), result.valid_loss, result.tokens
+    (ours, our_valid, our_tokens), (theirs, their_valid, their_tokens) = found["packed"], found["trl"]
+    assert our_tokens == their_tokens and len(ours) == len(theirs) > 5
+    assert ours == pytest.approx(theirs, rel=5e-3) and ours[-1] < ours[0]
+    assert our_valid == pytest.approx(their_valid, rel=2e-2)
+
+
+def test_the_backend_says_why_not(monkeypatch):
+    assert model.why_not_packed("tiny-random", "lora") == "there is no GPU"
+    monkeypatch.setattr(attention, "missing", lambda: None)
+    assert model.why_not_packed("tiny-random", "lora") is None
+    assert "Unsloth" in model.why_not_packed("tiny-random", "qlora")
+    monkeypatch.setattr(model, "PACKED_FAMILIES", ("gemma9",))
+    assert "llama" in model.why_not_packed("tiny-random", "full")
