@@ -13,6 +13,7 @@ from distil.chains.judge_replies import parse_rating, parse_verdict
 from distil.chains.rewrite import rewrite
 from distil.llm.client import Chat
 from distil.llm.prompts import messages, prompt_of
+from distil.models import formats
 from distil.models.weights import STANDS_FOR
 from distil.workspace.rows import AlignedChain, Chain, Pair, Problem, TrainingRow
 
@@ -155,10 +156,10 @@ def improve(
     return improved
 
 
-def training_row(chain: Chain, problem: Problem) -> TrainingRow:
-    """A chain as an example to train on: instruction and output, and the same as chat messages."""
-    prompt = prompt_of(problem)
-    output = chain.full_text
+def training_row(chain: Chain, problem: Problem, student_format: str = "plain") -> TrainingRow:
+    """A chain as an example to train on, in the student's format: instruction, output, and both as chat messages."""
+    prompt = prompt_of(problem, student_format)
+    output = formats.write(chain.thought, chain.solution, student_format)
     return TrainingRow(
         instruction=prompt[-1]["content"],
         output=output,

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 from distil.chains.judge import Item
 from distil.chains.judge_replies import VERDICTS
-from distil.llm.prompts import prompt_of
+from distil.llm.prompts import format_turns, prompt_of
+from distil.models import formats
 from distil.models.student import Generated, encode_prompt, generate, load, load_tokenizer
 from distil.models.weights import resolve
 from distil.verify.answers import all_boxed
@@ -21,7 +22,9 @@ REACH = 0.5  # share of its continuations that must end at the right answer for 
 BATCH = 8  # chains a forward pass
 
 
-def surprise(items: Sequence[Item], shown: Sequence[list[dict]], model, tokenizer) -> list[list[float]]:
+def surprise(
+    items: Sequence[Item], shown: Sequence[list[dict]], model, tokenizer, student_format: str = "plain"
+) -> list[list[float]]:
     """For each (chain, problem) the bits per token of every step, under the student, given all that comes before it.
 
     The mean of -log2 p over the step's tokens; the blank line after a step is counted with it. `shown` are messages to
@@ -33,7 +36,8 @@ def surprise(items: Sequence[Item], shown: Sequence[list[dict]], model, tokenize
     encoded = []
     for (chain, problem), before in zip(items, shown, strict=True):
         steps = split_steps(chain.full_text)
-        prompt = encode_prompt(tokenizer, [*before, *prompt_of(problem)])
+        begun = {"role": "assistant", "content": formats.BEGINS[student_format]}
+        prompt = encode_prompt(tokenizer, [*before, *prompt_of(problem), begun])
         text = tokenizer("\n\n".join(steps), add_special_tokens=False, return_offsets_mapping=True)
         ends, step_of, at = [], [], 0
         for step in steps:
@@ -63,7 +67,7 @@ def surprise(items: Sequence[Item], shown: Sequence[list[dict]], model, tokenize
     return bits
 
 
-def examples(items: Sequence[Item], pool: Sequence[Item]) -> list[list[dict]]:
+def examples(items: Sequence[Item], pool: Sequence[Item], student_format: str = "plain") -> list[list[dict]]:
     """For each (chain, problem) one solved problem of `pool`, as chat messages to go before it.
 
     The student has not been taught to write in steps and to box the answer; without an example the form surprises it.
@@ -75,10 +79,11 @@ def examples(items: Sequence[Item], pool: Sequence[Item]) -> list[list[dict]]:
     shown = []
     for place, (_, problem) in enumerate(items):
         alike = [item for item in of_task.get(problem.task, []) if item[1].id != problem.id]
-        turns: list[dict] = []
+        turns = format_turns(student_format)
         if alike:
             chain, other = alike[place % len(alike)]
-            turns = [*prompt_of(other), {"role": "assistant", "content": chain.full_text}]
+            told = formats.write(chain.thought, chain.solution, student_format)
+            turns += [*prompt_of(other), {"role": "assistant", "content": told}]
         shown.append(turns)
     return shown
 
@@ -88,7 +93,7 @@ def got_there(reply: Generated, problem: Problem) -> bool:
     boxed = all_boxed(reply.text)
     if boxed:
         return is_right(boxed[0], problem)
-    return reply.finish_reason == "stop" and is_correct(reply.text, problem)
+    return reply.finish_reason == "stop" and is_correct(formats.said(reply.text), problem)
 
 
 def looks(bits: Sequence[float]) -> list[int]:
@@ -119,7 +124,13 @@ def verdict(bits: Sequence[float], reach: dict[int, float]) -> str:
 
 
 def by_student(
-    student: str, pool: Sequence[Item], *, samples: int, batch_size: int, max_new_tokens: int = 96
+    student: str,
+    pool: Sequence[Item],
+    *,
+    samples: int,
+    batch_size: int,
+    max_new_tokens: int = 96,
+    student_format: str = "plain",
 ) -> Callable:
     """A judge for `judge.align`: a function (items, seed) -> [{difficulty, agreement, bits, reach}].
 
@@ -135,14 +146,15 @@ def by_student(
     def rate(items: Sequence[Item], seed: int) -> list[dict]:
         if not loaded:
             folder = resolve(student)
-            loaded.extend([load(folder), load_tokenizer(folder)])
+            loaded.extend([load(folder), load_tokenizer(folder, student_format)])
         model, tokenizer = loaded
         torch.manual_seed(seed)
-        shown = examples(items, pool)
-        bits = surprise(items, shown, model, tokenizer)
+        shown = examples(items, pool, student_format)
+        bits = surprise(items, shown, model, tokenizer, student_format)
         jobs = [(i, given) for i in range(len(items)) for given in looks(bits[i]) for _ in range(samples)]
         begun = {
-            (i, given): "".join(step + "\n\n" for step in split_steps(items[i][0].full_text)[:given])
+            (i, given): formats.BEGINS[student_format]
+            + "".join(step + "\n\n" for step in split_steps(items[i][0].full_text)[:given])
             for i, given in jobs
         }
         jobs.sort(key=lambda job: len(begun[job]))  # like lengths together

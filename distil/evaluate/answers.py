@@ -8,6 +8,7 @@ from pathlib import Path
 from distil.evaluate import engines
 from distil.evaluate.engines import GenerationRequest
 from distil.llm.prompts import prompt_of
+from distil.models import formats
 from distil.verify.registry import map_problems, verifier_of
 from distil.workspace.environment import give_memory_back, quiet
 from distil.workspace.files import digest
@@ -27,6 +28,8 @@ def answer(
     temperature: float = 0.0,
     seed: int = 0,
     engine: str = "transformers",
+    student_format: str = "plain",
+    extra: dict | None = None,
 ) -> list[Completion]:
     """Ask one student for `samples` answers to each problem.
 
@@ -34,7 +37,7 @@ def answer(
     this is: a digest, or the name of its revision. Answers that lie in `path` are taken if they are `of` the same
     weights, question and settings; others are removed and asked for again. `load` gives (model, tokenizer), or what
     else `engines.answers` wants; it is called only if an answer is missing. A server knows the student by the name of
-    the file.
+    the file; `extra` are fields of each request to it. The answer is read after the thought.
 
     Rows are appended a whole batch at a time. A batch that is not complete is asked for again as a whole. The seed of
     a batch is made of what is asked in it, so the same batches give the same answers, killed or not, and more samples
@@ -48,6 +51,7 @@ def answer(
     for problem in ordered:
         for sample in range(samples):
             drawn = [temperature, seed, sample] if temperature else []
+            drawn += [student_format] if student_format != "plain" else []
             digests[problem.id, sample] = digest(weights, problem.question, max_new_tokens, way, *drawn)
     cache = RowCache(path, Completion, key_of, digests)
     batches = [
@@ -59,7 +63,10 @@ def answer(
     cache.discard([(p.id, sample) for batch in missing for p, sample in batch])
     if missing:
         requests = [
-            [GenerationRequest(prompt_of(p), int(digests[p.id, sample], 16) % 2**31) for p, sample in batch]
+            [
+                GenerationRequest(prompt_of(p, student_format), int(digests[p.id, sample], 16) % 2**31)
+                for p, sample in batch
+            ]
             for batch in missing
         ]
         waiting = iter([pair for batch in missing for pair in batch])
@@ -72,6 +79,7 @@ def answer(
             store=path.with_name(f"{path.stem}-{digest(weights)[:8]}.replies.jsonl"),
             max_new_tokens=max_new_tokens,
             temperature=temperature,
+            extra=extra,
         ):
             pairs = [next(waiting) for _ in replies]
             scores = judged([reply.text for reply in replies], [problem for problem, _ in pairs])
@@ -98,13 +106,13 @@ def key_of(row: Completion) -> tuple[str, int]:
 
 
 def right(texts: Sequence[str], problems: Sequence[Problem], *, boxed_only: bool = False) -> list[bool]:
-    """Is each completion right, as its problem's verifier has it? Programs run several at once.
+    """Is each completion right, as its problem's verifier has it, read after its thought? Programs run several at once.
 
     Raises SandboxError where they cannot be run safely.
     """
 
     def is_right(problem: Problem, text: str) -> bool:
-        return verifier_of(problem).is_correct(text, problem, boxed_only=boxed_only)
+        return verifier_of(problem).is_correct(formats.said(text), problem, boxed_only=boxed_only)
 
     return map_problems(is_right, problems, texts)
 
@@ -112,6 +120,6 @@ def right(texts: Sequence[str], problems: Sequence[Problem], *, boxed_only: bool
 def judged(texts: Sequence[str], problems: Sequence[Problem]) -> list[tuple[str | None, bool]]:
     """(answer, is it right?) of each completion. Raises SandboxError as `right` does."""
     return [
-        (verifier_of(p).extract(text, p), correct)
+        (verifier_of(p).extract(formats.said(text), p), correct)
         for text, p, correct in zip(texts, problems, right(texts, problems), strict=True)
     ]

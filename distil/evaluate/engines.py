@@ -14,6 +14,7 @@ from typing import Any
 from distil.llm.client import Chat
 from distil.llm.endpoints import check_endpoint
 from distil.llm.limits import Limits
+from distil.models import formats
 from distil.models.student import Generated, encode_prompt, generate, sampling
 from distil.models.vllm_server import DEFAULT_CONCURRENCY, VLLM
 from distil.workspace.errors import StageError
@@ -59,18 +60,21 @@ def answers(
     store: Path,
     max_new_tokens: int,
     temperature: float,
+    extra: dict | None = None,
 ) -> Iterator[list[Generated]]:
     """Answers to all requests of `batches`, in order.
 
     `load` gives (model, tokenizer); for `vllm` the address of a server, which then is up; it is not called where the
-    engine is an address. A server is asked for the model `name`, and its replies are kept in `store` one by one.
+    engine is an address. A server is asked for the model `name`, with the fields `extra` in each request; its replies
+    are kept in `store` one by one.
     """
     settings = {"max_new_tokens": max_new_tokens, "temperature": temperature}
     if engine not in LOCAL_ENGINES:
+        limits: dict[str, Any] = {"extra": extra | Limits.read().extra} if extra else {}
         if engine == VLLM:
-            chat = Chat(name, load(), store=store, default_concurrency=DEFAULT_CONCURRENCY)
+            chat = Chat(name, load(), store=store, default_concurrency=DEFAULT_CONCURRENCY, **limits)
         else:
-            chat = Chat(name, engine, store=store)
+            chat = Chat(name, engine, store=store, **limits)
         yield from served(chat, batches, **settings)
         return
     generate_here: Callable[..., Iterator[list[Generated]]] = paged if engine == "paged" else batched
@@ -114,6 +118,7 @@ def paged(
         yield from batched(model, tokenizer, batches, **settings)
         return
     requests = [request for batch in batches for request in batch]
+    opened = formats.opened(tokenizer)
     generation = GenerationConfig(
         max_new_tokens=max_new_tokens,
         eos_token_id=tokenizer.eos_token_id,
@@ -142,7 +147,7 @@ def paged(
                 continue
             written = output.generated_tokens
             stopped = tokenizer.eos_token_id in written
-            text = tokenizer.decode(written, skip_special_tokens=True).strip()
+            text = formats.whole(opened, tokenizer.decode(written, skip_special_tokens=True).strip())
             rows.append(Generated(text, len(written), "stop" if stopped else "length", seconds))
         yield rows
 

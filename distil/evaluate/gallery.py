@@ -12,7 +12,8 @@ from pathlib import Path
 
 from distil.evaluate import engines
 from distil.evaluate.engines import GenerationRequest
-from distil.llm.prompts import messages
+from distil.llm.prompts import format_turns, messages
+from distil.models import formats
 from distil.workspace.files import digest, write_text
 from distil.workspace.row_cache import RowCache
 from distil.workspace.rows import Row
@@ -41,15 +42,24 @@ class Page(Row):
 
 
 def generate(
-    load: Callable[[], tuple], folder: Path, *, weights: str, name: str, engine: str, max_new_tokens: int
+    load: Callable[[], tuple],
+    folder: Path,
+    *,
+    weights: str,
+    name: str,
+    engine: str,
+    max_new_tokens: int,
+    student_format: str = "plain",
+    extra: dict | None = None,
 ) -> list[Page]:
     """Ask a student once, greedily, for each page.
 
     The page of an answer is `<page>.html` in `folder`, with a picture `<page>.png` where there is a Chromium. Answers
     are kept in `answers.jsonl`, and taken from there if weights, prompt, length and engine are the same.
     """
-    prompts = {page: messages(f"gallery_{page}") for page in PAGES}
-    digests = {page: digest(weights, prompts[page], max_new_tokens, engine) for page in PAGES}
+    prompts = {page: [*format_turns(student_format), *messages(f"gallery_{page}")] for page in PAGES}
+    taught = [student_format] if student_format != "plain" else []
+    digests = {page: digest(weights, prompts[page], max_new_tokens, engine, *taught) for page in PAGES}
     cache = RowCache(folder / "answers.jsonl", Page, lambda row: row.page, digests)
     missing = [page for page in PAGES if page not in cache.rows]
     if missing:
@@ -62,6 +72,7 @@ def generate(
             store=folder / f"{name}-{digest(weights)[:8]}.replies.jsonl",
             max_new_tokens=max_new_tokens,
             temperature=0.0,
+            extra=extra,
         ):
             for reply in replies:
                 page = next(waiting)
@@ -76,7 +87,7 @@ def generate(
 
 def page_of(text: str) -> str | None:
     """The HTML in an answer: of the last fenced block that holds some, or from the first tag on; None without any."""
-    text = text.rpartition("</think>")[2]
+    text = formats.said(text)
     blocks = [b for b in re.findall(r"```(?:html)?[^\S\n]*\n(.*?)(?:```|\Z)", text, flags=re.DOTALL) if "<" in b]
     if blocks:
         return blocks[-1].strip()

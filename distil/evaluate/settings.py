@@ -16,21 +16,26 @@ from distil.workspace.stage import Stage
 FILE = "asked.json"
 
 
-def pin(suite: str, source: dict, problems: Sequence[Problem], **asked: object) -> dict:
+def pin(suite: str, source: dict, problems: Sequence[Problem], student_format: str = "plain", **asked: object) -> dict:
     """What pins a measurement: the words in which the `problems` are asked, where they come from, the sampling.
 
     `prompt` is that of the first problem. Where some problems want a program and some an answer, `prompt_others` is
     that of the other kind.
     """
+
+    def shown(problem: Problem) -> list[dict]:
+        return prompt_of(problem, student_format)
+
     kinds: dict[str, Problem] = {}
     for problem in problems:
         prompt = verifier_of(problem).prompt_name("student")
         kinds.setdefault(prompt, problem.replace(question="{question}"))
-    words = dict(zip(("prompt", "prompt_others"), map(prompt_of, kinds.values()), strict=False))
+    words = dict(zip(("prompt", "prompt_others"), map(shown, kinds.values()), strict=False))
     return {
         "suite": suite,
         "source": source,
         **words,
+        "student_format": student_format,
         **asked,
         **({"top_p": TOP_P, "top_k": "off"} if asked["temperature"] else {"sampling": "greedy"}),
         "repetition_penalty": 1.0,

@@ -44,6 +44,12 @@ def student_messages(question: str) -> list[dict]:
     return messages("student", question=question)
 
 
-def prompt_of(problem: Problem) -> list[dict]:
-    """What the student is asked of a problem, in the form that its verifier reads."""
-    return messages(verifier_of(problem).prompt_name("student"), question=problem.question)
+def prompt_of(problem: Problem, student_format: str = "plain") -> list[dict]:
+    """What the student is asked of a problem, in the form that its verifier reads; see `distil.models.formats`."""
+    asked = messages(verifier_of(problem).prompt_name("student"), question=problem.question)
+    return [*format_turns(student_format), *asked]
+
+
+def format_turns(student_format: str) -> list[dict]:
+    """The system turn that asks for a format, where one does: the same in training and in every measurement."""
+    return messages("student_sections") if student_format == "sections" else []

@@ -7,6 +7,7 @@ import os
 from functools import cache
 from pathlib import Path
 
+from distil.models import formats
 from distil.models.vllm_server import VLLM
 from distil.models.weights import from_modelscope, resolve
 from distil.workspace.environment import quiet
@@ -89,19 +90,23 @@ def pull(name: str) -> Path:
         ) from None
 
 
-def place(name: str, base: str, stage: Stage) -> tuple[str, str]:
+def place(name: str, base: str, stage: Stage, student_format: str = "plain") -> tuple[str, str]:
     """(folder, identity) of a row of 07: `base`, a student of this run, a folder, a published name or OWNER/NAME.
 
     The identity is a digest or a revision: it says which weights were measured. A student of this run becomes an input
-    of the stage. `teacher` has no folder, and the name that 01 knew it by. Raises StageError if it is not there.
+    of the stage. `teacher` has no folder, and the name that 01 knew it by. Raises StageError if it is not there, or
+    was taught another format than `student_format`. The base was taught none, and of strangers only some say one.
     """
     if name == TEACHER:
         return "", json.loads(stage.input("01_collect/meta.json").read_text())["params"]["teacher"]
     if name == "base":
         return resolve(base), base
     if name not in published() and "/" not in name:
+        formats.require(name, stage.input(home(name)), student_format)
         return str(stage.input(home(name))), stage.inputs[home(name)]
     folder = Path(name) if os.path.isdir(name) else pull(name)
+    if formats.format_in(folder) != "plain":
+        formats.require(name, folder, student_format)
     return str(folder), f"{name}@{folder.name}" if folder.parent.name == "snapshots" else sha256(folder)
 
 

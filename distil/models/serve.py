@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from distil.models import formats
 from distil.models.student import base_of
 from distil.models.vllm_server import LOG, Server, serve_command
 from distil.workspace.errors import StageError
@@ -53,7 +54,25 @@ def lora_serve_command(base: str, adapters: dict[str, Path]) -> list[str]:
     ranks = [json.loads((folder / "adapter_config.json").read_text())["r"] for folder in adapters.values()]
     rank = next((size for size in RANKS if size >= max(ranks)), max(ranks))
     modules = [f"{name}={folder.absolute()}" for name, folder in adapters.items()]
-    return [*serve_command(base, "base"), "--enable-lora", "--max-lora-rank", str(rank), "--lora-modules", *modules]
+    options = ["--enable-lora", "--max-lora-rank", str(rank), *template_option(adapters)]
+    return [*serve_command(base, "base"), *options, "--lora-modules", *modules]
+
+
+def template_option(adapters: dict[str, Path]) -> list[str]:
+    """`--chat-template`, where the students' own is pinned to their format: the server would take the base's for all.
+
+    Raises StageError if they want different ones.
+    """
+    files = [folder / "chat_template.jinja" for folder in adapters.values()]
+    texts = {file.read_text(encoding="utf-8") if file.exists() else "" for file in files}
+    if not any(map(formats.PINNED.match, texts)):
+        return []
+    if len(texts) > 1:
+        raise StageError(
+            f"{', '.join(adapters)} were trained in different student formats, and a server renders chats in one: "
+            "train them again in one format"
+        )
+    return ["--chat-template", str(files[0].absolute())]
 
 
 def serve(run: str, more: Sequence[str]) -> int:

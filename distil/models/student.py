@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from distil.models import formats
 from distil.models.weights import resolve
 from distil.workspace.environment import choose_dtype
 from distil.workspace.errors import StageError
@@ -26,11 +27,15 @@ class Generated:
     seconds: float | None  # wall time of its batch over the answers in it; None where it is not known
 
 
-def load_tokenizer(folder: str):
-    """The tokenizer of a student, padding on the left as batched generation needs."""
+def load_tokenizer(folder: str, student_format: str = ""):
+    """The tokenizer of a student, padding on the left as batched generation needs.
+
+    Its chat template is pinned to `student_format`, by default the one that the student in the folder was taught.
+    """
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
+    formats.pin(tokenizer, student_format or formats.format_in(folder))
     tokenizer.padding_side = "left"
     tokenizer.clean_up_tokenization_spaces = False  # an answer is decoded as it was written
     if tokenizer.pad_token is None or tokenizer.pad_token == tokenizer.eos_token:
@@ -69,7 +74,7 @@ def encode_prompt(tokenizer, messages: list[dict]) -> list[int]:
     begun = ""
     if messages[-1]["role"] == "assistant":
         *messages, last = messages
-        begun = last["content"]
+        begun = last["content"].removeprefix(formats.opened(tokenizer))
     try:
         ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
     except (ValueError, TemplateError) as error:  # no template at all, or one that knows no system turn
@@ -152,7 +157,7 @@ def generate(
     """
     import torch
 
-    settings = sampling(temperature)
+    settings, opened = sampling(temperature), formats.opened(tokenizer)
     for start in range(0, len(prompts), batch_size):
         ids = [encode_prompt(tokenizer, p) for p in prompts[start : start + batch_size]]
         batch = tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(model.device)
@@ -186,6 +191,6 @@ def generate(
         for row in written:
             stopped = tokenizer.eos_token_id in row
             answer = row[: row.index(tokenizer.eos_token_id) + 1] if stopped else row
-            text = tokenizer.decode(answer, skip_special_tokens=True).strip()
+            text = formats.whole(opened, tokenizer.decode(answer, skip_special_tokens=True).strip())
             rows.append(Generated(text, len(answer), "stop" if stopped else "length", round(seconds, 6)))
         yield rows

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from distil.evaluate import settings
+from distil.evaluate.seen import SETS
 from distil.workspace.environment import root
 from distil.workspace.errors import StageError
 from distil.workspace.files import read_csv, read_jsonl, sha256
@@ -19,7 +20,6 @@ ASKED = f"07_eval/{settings.FILE}"
 LEVEL = "95%"  # of every interval; the one number of a card that is no measurement
 NUMBER = re.compile(r"[-+]?\d(?:[\d,]*\d)?(?:\.\d+)?(?:e-?\d+)?%?")
 SEPARATORS = re.compile(r"[\s=]+")
-SETS = ("fast", "slow", "unaligned", "adaptive")
 
 
 def read(run: str) -> dict[str, Any]:

@@ -57,11 +57,14 @@ def trainer_arguments(
     batch_size: int,
     micro_batch_size: int,
     gradient_checkpointing: bool = False,
+    weight_decay: float = 0.0,
+    warmup_ratio: float = 0.05,
 ) -> dict:
     """What every trainer here is told alike: batches, precision, schedule, checkpoints, no logger that asks questions.
 
     `batch_size` is the rows of a step in one process. They go through the model `micro_batch_size` at a time, which
-    divides it, and their gradients are added up.
+    divides it, and their gradients are added up. The learning rate rises for the share `warmup_ratio` of the steps,
+    rounded down; unless it is 0, for one step at least.
     """
     import torch
 
@@ -76,9 +79,9 @@ def trainer_arguments(
         "seed": seed,
         "data_seed": seed,
         "lr_scheduler_type": "cosine",
-        "warmup_steps": max(1, steps // 20),
+        "warmup_steps": max(1, int(warmup_ratio * steps)) if warmup_ratio else 0,
         "optim": "adamw_torch_fused" if torch.cuda.is_available() else "adamw_torch",  # not Unsloth's 8-bit one
-        "weight_decay": 0.0,
+        "weight_decay": weight_decay,
         "max_grad_norm": 1.0,
         "bf16": dtype == torch.bfloat16,
         "fp16": dtype == torch.float16,

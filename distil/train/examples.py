@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from distil.models import formats
 from distil.models.student import encode_prompt
 from distil.workspace.errors import StageError
 from distil.workspace.rows import TrainingRow
@@ -23,14 +24,27 @@ def encode_rows(rows: Sequence[TrainingRow], tokenizer, max_length: int) -> tupl
 
     An encoded row is {input_ids, completion_mask}: the prompt exactly as inference renders it, then the completion
     and the end token. The mask is 1 on the tokens that the loss is taken of. No row is cut. Raises StageError for a
-    row whose output is empty: it would teach the student to say nothing.
+    row whose output is empty: it would teach the student to say nothing; and for one in another form than the format
+    that the tokenizer is pinned to.
     """
     encoded, too_long = [], 0
+    opened, student_format = formats.opened(tokenizer), formats.pinned(tokenizer)
+    if opened and student_format != "think":
+        raise StageError(
+            f"the chat template of {tokenizer.name_or_path} begins every answer with <think>: give "
+            "student_format=think, or choose another model"
+        )
     for row in rows:
         if not row.output.strip():
             raise StageError(f"the training row of problem {row.problem_id!r} has no output: leave it out")
         prompt = encode_prompt(tokenizer, row.messages[:-1])
-        completion = tokenizer(row.output, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+        if fault := formats.fault(row.output, student_format):
+            raise StageError(
+                f"the training row of problem {row.problem_id!r} is not of student_format={student_format}: {fault}. "
+                "Give the student_format that the rows were written in"
+            )
+        written = tokenizer(row.output.removeprefix(opened), add_special_tokens=False)["input_ids"]
+        completion = [*written, tokenizer.eos_token_id]
         if len(prompt) + len(completion) > max_length:
             too_long += 1
             continue
@@ -52,6 +66,21 @@ def fill_budget(encoded: Sequence[dict], train_tokens: int, seed: int) -> list[d
     return chosen
 
 
+def fill_epochs(encoded: Sequence[dict], epochs: float, seed: int) -> list[dict]:
+    """`epochs` times the rows, to the nearest row and at least one: all in a random order, then all in another, ..."""
+    wanted, chosen, rng = max(1, round(epochs * len(encoded))), [], random.Random(seed)
+    while len(chosen) < wanted:
+        order = list(range(len(encoded)))
+        rng.shuffle(order)
+        chosen += [encoded[i] for i in order[: wanted - len(chosen)]]
+    return chosen
+
+
+def fill(encoded: Sequence[dict], *, epochs: float, train_tokens: int, seed: int) -> list[dict]:
+    """The rows that are trained on: for so many `epochs`, or where these are 0 for `train_tokens`."""
+    return fill_epochs(encoded, epochs, seed) if epochs else fill_budget(encoded, train_tokens, seed)
+
+
 def by_length(rows: Sequence[dict], seed: int, batch_size: int) -> list[dict]:
     """The same rows, batches in random order. Rows of like length are in one batch, so that little is padded."""
     rng, batches = random.Random(seed), []
@@ -65,7 +94,7 @@ def by_length(rows: Sequence[dict], seed: int, batch_size: int) -> list[dict]:
 
 @dataclass
 class TrainingSet:
-    """What a training goes through: rows, encoded by `encode_rows`, for a budget of tokens."""
+    """What a training goes through: rows, encoded by `encode_rows`, for some epochs or a budget of tokens."""
 
     encoded: list[dict]  # each row that fits, once
     ordered: list[dict]  # in the order they are trained on, repeated as the budget allows
@@ -87,11 +116,19 @@ class TrainingSet:
 
 
 def training_set(
-    rows: Sequence[TrainingRow], tokenizer, *, max_length: int, train_tokens: int, batch_size: int, seed: int
+    rows: Sequence[TrainingRow],
+    tokenizer,
+    *,
+    max_length: int,
+    train_tokens: int,
+    batch_size: int,
+    seed: int,
+    epochs: float = 0.0,
 ) -> TrainingSet:
-    """The set that `rows` make for a budget of `train_tokens`. Raises StageError if none fits into `max_length`."""
+    """The set that `rows` make, by `fill`. Raises StageError if none fits into `max_length`."""
     encoded, too_long = encode_rows(rows, tokenizer, max_length)
     if not encoded:
         raise StageError(f"none of {len(rows)} training rows fits into max_length={max_length} tokens: raise it")
-    ordered = by_length(fill_budget(encoded, train_tokens, seed), seed, batch_size)
+    filled = fill(encoded, epochs=epochs, train_tokens=train_tokens, seed=seed)
+    ordered = by_length(filled, seed, batch_size)
     return TrainingSet(encoded, ordered, too_long, batch_size)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from distil.evaluate.answers import right
 from distil.llm.prompts import prompt_of
+from distil.models import formats
 from distil.models.student import base_of, encode_prompt, load_tokenizer
 from distil.train import memory
 from distil.train.common import ResultCache, dataset, on_one_gpu, train, trainer_arguments
@@ -118,22 +119,41 @@ def spread_callback():
     return Spread()
 
 
-def reward_functions(reward_model: str, line: tuple[float, float], gated: bool, max_completion: int) -> list:
-    """A function a term, as TRL wants them; a completion is graded once for all of them."""
+def reward_functions(
+    reward_model: str,
+    line: tuple[float, float],
+    gated: bool,
+    max_completion: int,
+    opened: str = "",
+    student_format: str = "plain",
+) -> list:
+    """A function a term, as TRL wants them; a completion is graded once for all of them.
+
+    `opened` is what the chat template wrote of each answer. The reward model learned from plain chains, and is shown
+    plain ones.
+    """
     judge = RewardModel(reward_model)
     known: dict[str, list[dict]] = {}
 
     def terms(completions: list, completion_ids: list, problem: list[str]) -> list[dict]:
-        texts = [completion[0]["content"] for completion in completions]
+        texts = [formats.whole(opened, completion[0]["content"]) for completion in completions]
         key = digest(*texts, *problem)
         if key not in known:
             known.clear()  # the functions are called one after the other on the same completions
             problems = [Problem.from_dict(json.loads(text)) for text in problem]
-            grades = judge.grades([p.question for p in problems], texts)
+            grades = judge.grades([p.question for p in problems], [formats.untagged(text) for text in texts])
             solved = right(texts, problems, boxed_only=True)
             known[key] = [
                 reward_terms(
-                    text, p, rv=rv, cd=cd, line=line, used=len(ids) / max_completion, gated=gated, correct=correct
+                    text,
+                    p,
+                    rv=rv,
+                    cd=cd,
+                    line=line,
+                    used=len(ids) / max_completion,
+                    gated=gated,
+                    correct=correct,
+                    student_format=student_format,
                 )
                 for text, p, (rv, cd, _), ids, correct in zip(
                     texts, problems, grades, completion_ids, solved, strict=True
@@ -165,6 +185,7 @@ def grpo(
     gated: bool,
     seed: int,
     max_completion: int,
+    student_format: str = "plain",
 ) -> GRPOResult:
     """GRPO from the student in folder `student`: `steps` steps of `problems_per_step` problems, `group` attempts each.
 
@@ -176,6 +197,7 @@ def grpo(
         "student": sha256(Path(student)), "reward_model": sha256(Path(reward_model)), "line": list(line),
         "steps": steps, "group": group, "learning_rate": learning_rate, "weights": weights, "gated": gated,
         "seed": seed, "max_completion": max_completion, "problems": digest(*problems),
+        "student_format": student_format,
     }  # fmt: skip
     cache = ResultCache(out / "reinforce.json", request, GRPOResult)
     if (known := cache.read()) is not None:
@@ -189,7 +211,7 @@ def grpo(
             f"{len(usable)} of {len(problems)} problems can be verified, and GRPO takes {problems_per_step()} a step: "
             "collect more"
         )
-    rows = [{"prompt": prompt_of(p), "problem": json.dumps(p.to_dict())} for p in usable]
+    rows = [{"prompt": prompt_of(p, student_format), "problem": json.dumps(p.to_dict())} for p in usable]
     attempts = problems_per_step() * group
     longest = max(len(encode_prompt(tokenizer, row["prompt"])) for row in rows) + max_completion
     vllm, taken = {}, sum(file.stat().st_size for file in Path(reward_model).glob("*.safetensors")) / memory.GIB
@@ -224,7 +246,9 @@ def grpo(
             model=load_student_for_training(student),
             args=on_one_gpu(config),
             processing_class=tokenizer,
-            reward_funcs=reward_functions(reward_model, line, gated, max_completion),
+            reward_funcs=reward_functions(
+                reward_model, line, gated, max_completion, formats.opened(tokenizer), student_format
+            ),
             train_dataset=dataset(rows),
             callbacks=[spread_callback()],
         )

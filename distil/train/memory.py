@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from distil.models.student import base_of
 from distil.models.weights import resolve
@@ -69,6 +71,7 @@ def plan(
     longest: int,
     machine: Machine | None = None,
     bytes_per_logit: int | None = None,
+    lora_rank: int = LORA["r"],
 ) -> Plan:
     """The largest micro batch that `estimate` fits into a GPU, of a step of rows of at most `longest` tokens.
 
@@ -86,6 +89,7 @@ def plan(
             machine=machine,
             gradient_checkpointing=gradient_checkpointing,
             bytes_per_logit=bytes_per_logit,
+            lora_rank=lora_rank,
         )
 
     if machine.device == "cpu":
@@ -117,13 +121,27 @@ def plan_further(
         # the base of an adapter lies in float32 then, twice of what the estimate takes it for
         doubled = weights_gib(model, method) if method == "lora" else 0.0
         machine = replace(machine, gib=machine.gib - taken - doubled)
-    return plan(model, method, batch_size=batch_size, longest=longest, machine=machine, bytes_per_logit=bytes_per_logit)
+    return plan(
+        model,
+        method,
+        batch_size=batch_size,
+        longest=longest,
+        machine=machine,
+        bytes_per_logit=bytes_per_logit,
+        lora_rank=rank_of(student),
+    )
 
 
 def base_and_method(student: str) -> tuple[str, str]:
     """(the model, lora or full) of the student in a folder, as `estimate` asks for them."""
     base = base_of(student)
     return (base, "lora") if base else (student, "full")
+
+
+def rank_of(folder: str) -> int:
+    """The rank of the adapter in a folder; the usual one for a whole model, which has none."""
+    file = Path(folder) / "adapter_config.json"
+    return json.loads(file.read_text(encoding="utf-8"))["r"] if file.exists() else LORA["r"]
 
 
 def weights_gib(model: str, method: str = "lora") -> float:
@@ -140,6 +158,7 @@ def estimate(
     machine: Machine,
     gradient_checkpointing: bool = False,
     bytes_per_logit: int | None = None,
+    lora_rank: int = LORA["r"],
 ) -> dict[str, float]:
     """GiB that `sft` takes at its peak, by part: weights, training, activations, logits, process, total.
 
@@ -159,7 +178,7 @@ def estimate(
     linear = [m for name, m in model.named_modules() if name.rpartition(".")[2] in TARGETS]
     all_weights = sum(p.numel() for p in model.parameters())
     in_linear = sum(m.weight.numel() for m in linear)
-    adapter = sum(LORA["r"] * sum(m.weight.shape) for m in linear)
+    adapter = sum(lora_rank * sum(m.weight.shape) for m in linear)
     embedded = model.get_input_embeddings().weight.numel()
     if method == "full":
         weights, trained = 4 * all_weights, all_weights - embedded

@@ -14,7 +14,7 @@ from distil.models.weights import resolve
 from distil.workspace.environment import choose_dtype, give_memory_back
 from distil.workspace.errors import StageError
 
-LORA = {"r": 32, "lora_alpha": 64, "lora_dropout": 0.0}
+LORA = {"r": 32, "lora_alpha": 64, "lora_dropout": 0.0}  # where nothing is said
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 METHODS = ("full", "lora", "qlora")
 
@@ -52,7 +52,16 @@ def prepare_backend(compiler: bool) -> str:
     return chosen
 
 
-def load_for_training(model: str, method: str, *, max_length: int, seed: int, gradient_checkpointing: bool = False):
+def load_for_training(
+    model: str,
+    method: str,
+    *,
+    max_length: int,
+    seed: int,
+    gradient_checkpointing: bool = False,
+    lora_rank: int = LORA["r"],
+    lora_alpha: int = LORA["lora_alpha"],
+):
     """A model to train: with a fresh LoRA adapter (`lora`, `qlora`), or whole but for its embeddings (`full`).
 
     `gradient_checkpointing` is for Unsloth alone; plain TRL takes it from the trainer's arguments. Raises StageError
@@ -63,7 +72,7 @@ def load_for_training(model: str, method: str, *, max_length: int, seed: int, gr
     if method not in METHODS:
         raise StageError(f"method {method!r}: use one of {', '.join(METHODS)}")
     give_memory_back()
-    folder = resolve(model)
+    folder, adapter = resolve(model), LORA | {"r": lora_rank, "lora_alpha": lora_alpha}
     if backend() == "unsloth":
         from unsloth import FastLanguageModel
 
@@ -78,7 +87,7 @@ def load_for_training(model: str, method: str, *, max_length: int, seed: int, gr
         )
         if method != "full":
             student = FastLanguageModel.get_peft_model(
-                student, target_modules=TARGETS, random_state=seed, use_gradient_checkpointing=recompute, **LORA
+                student, target_modules=TARGETS, random_state=seed, use_gradient_checkpointing=recompute, **adapter
             )
         return student
     from transformers import AutoModelForCausalLM
@@ -91,7 +100,7 @@ def load_for_training(model: str, method: str, *, max_length: int, seed: int, gr
         from peft import LoraConfig, get_peft_model
 
         torch.manual_seed(seed)
-        return get_peft_model(student, LoraConfig(target_modules=TARGETS, task_type="CAUSAL_LM", **LORA))
+        return get_peft_model(student, LoraConfig(target_modules=TARGETS, task_type="CAUSAL_LM", **adapter))
     student.get_input_embeddings().weight.requires_grad_(False)  # a fifth of the model, and these words are known
     return student
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from distil.chains.judge import select_fast, split_by_problem
 from distil.llm.prompts import prompt_of
+from distil.models import formats
 from distil.models.student import load_tokenizer
 from distil.train.model import prepare_backend
 from distil.verify.registry import is_correct, verifiable, verifier_of
@@ -59,10 +60,12 @@ def build_pairs(
     betas: dict[str, float],
     max_pairs: int,
     seed: int,
+    student_format: str = "plain",
 ) -> list[Pair]:
     """Pairs of the gaps named in `betas`, as evenly as they come; `problems` by their ids.
 
-    At most `max_pairs` are of split `train`, and up to `WATCHED` a gap of split `valid`, of other problems. The gaps:
+    Both sides are written in `student_format`. At most `max_pairs` are of split `train`, and up to `WATCHED` a gap of
+    split `valid`, of other problems. The gaps:
     small: the aligned form of a chain over its original, which was correct but unsuitable.
     medium: such an original over its corrupted form.
     large: an aligned chain over its corrupted form.
@@ -70,12 +73,17 @@ def build_pairs(
     A chain is compared with its own corruption, which is about as long. A chosen side that is usually longer would
     teach wordiness. Raises StageError if a gap named in `betas` has no pair, and says what it lacks.
     """
-    bad = {chain.parent: chain.full_text for chain in corrupted}
+
+    def written(text: str, problem: str) -> str:
+        return formatted(text, problems[problem], student_format)
+
+    bad = {chain.parent: formats.write(chain.thought, chain.solution, student_format) for chain in corrupted}
     wrong = {mistake.problem_id: mistake.text for mistake in own}
     taught = {chain.id for chain in select_fast([row.chain for row in aligned if row.kept])}
     found: dict[str, list[tuple[str, str, str]]] = {gap: [] for gap in GAPS}
     for row in aligned:
-        name, original, final = row.problem_id, row.trail[0]["text"], row.chain.full_text
+        name, original = row.problem_id, written(row.trail[0]["text"], row.problem_id)
+        final = formats.write(row.chain.thought, row.chain.solution, student_format)
         unsuitable = row.trail[0]["difficulty"] in ("easy", "hard")
         if row.kept and unsuitable:
             found["small"].append((name, final, original))
@@ -94,7 +102,7 @@ def build_pairs(
         random.Random(f"{seed}{gap}").shuffle(found[gap])
     rows = [
         Pair(
-            prompt=prompt_of(problems[name]),
+            prompt=prompt_of(problems[name], student_format),
             chosen=chosen,
             rejected=rejected,
             gap=gap,
@@ -111,12 +119,27 @@ def build_pairs(
     return train[:max_pairs] + [row.replace(split="valid") for row in watched]
 
 
-def own_mistakes(problems: Sequence[Problem], student: str, n: int, seed: int) -> list[Mistake]:
+def formatted(text: str, problem: Problem, student_format: str) -> str:
+    """A plain chain in a student's format."""
+    if student_format == "plain":
+        return text
+    return formats.write(*verifier_of(problem).split(text), student_format)
+
+
+def own_mistakes(
+    problems: Sequence[Problem],
+    student: str,
+    n: int,
+    seed: int,
+    *,
+    own_tokens: int = 160,
+    student_format: str = "plain",
+) -> list[Mistake]:
     """Wrong answers of the student in folder `student` to `n` of the problems, sampled once each.
 
     The problems are drawn at random from those whose answers can be checked. Answers are sampled at temperature 1, at
-    most 160 tokens long. Only answers that ended by themselves with one box count: to prefer the teacher's form over a
-    missing box would teach form, not thought.
+    most `own_tokens` long, the thought counted. Only answers in due form count, which ended by themselves with one box:
+    to prefer the teacher's form over a missing box would teach form, not thought.
     """
     import torch
     from tqdm.auto import tqdm
@@ -129,15 +152,16 @@ def own_mistakes(problems: Sequence[Problem], student: str, n: int, seed: int) -
     model, tokenizer = load(student), load_tokenizer(student)
     problems = [p for p in problems if verifiable(p)]  # an answer that nothing checked is not a mistake
     problems = random.Random(seed).sample(problems, min(n, len(problems)))
-    prompts = [prompt_of(p) for p in problems]
-    batches = generate(model, tokenizer, prompts, max_new_tokens=160, batch_size=128, temperature=1.0)
+    prompts = [prompt_of(p, student_format) for p in problems]
+    batches = generate(model, tokenizer, prompts, max_new_tokens=own_tokens, batch_size=128, temperature=1.0)
     replies = [reply for batch in tqdm(batches, desc="own answers", unit="batch", disable=quiet()) for reply in batch]
     return [
         Mistake(problem_id=problem.id, text=reply.text)
         for problem, reply in zip(problems, replies, strict=True)
         if reply.finish_reason == "stop"
-        and verifier_of(problem).answers_once(reply.text, problem)
-        and not is_correct(reply.text, problem)
+        and formats.fault(reply.text, student_format) is None
+        and verifier_of(problem).answers_once(formats.said(reply.text), problem)
+        and not is_correct(formats.said(reply.text), problem)
     ]
 
 

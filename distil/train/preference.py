@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from distil.models import formats
 from distil.models.student import base_of, load_tokenizer
 from distil.train.common import ResultCache, dataset, eval_arguments, on_one_gpu, train, trainer_arguments
 from distil.train.log import last_value
@@ -74,11 +75,12 @@ def cogpo_trainer_class():
 
 def render(pairs: Sequence[Pair], tokenizer) -> list[dict]:
     """Pairs as plain text: the prompt as inference renders it, so that only the answers and an end token follow."""
+    opened = formats.opened(tokenizer)
     return [
         {
             "prompt": tokenizer.apply_chat_template(row.prompt, tokenize=False, add_generation_prompt=True),
-            "chosen": row.chosen,
-            "rejected": row.rejected,
+            "chosen": row.chosen.removeprefix(opened),
+            "rejected": row.rejected.removeprefix(opened),
             "beta": row.beta,
         }
         for row in pairs

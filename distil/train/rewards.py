@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from distil.models import formats
 from distil.verify.registry import is_correct, verifier_of
 from distil.workspace.errors import StageError
 from distil.workspace.rows import Problem
@@ -72,11 +73,12 @@ def parse_weights(text: str) -> tuple[dict[str, float], bool]:
     return {term: weights.get(term, 0.0) for term in TERMS}, bool(gate)
 
 
-def well_formed(text: str, problem: Problem) -> float:
-    """1.0 for a text that shows its steps, none of them twice, and one answer in the form asked for; else 0.0."""
+def well_formed(text: str, problem: Problem, student_format: str = "plain") -> float:
+    """1.0 for a text of the format that shows its steps, none of them twice, and one answer as asked for; else 0.0."""
     verifier = verifier_of(problem)
-    steps = verifier.reasoning_steps(text)
-    return float(verifier.answers_once(text, problem) and bool(steps) and len(set(steps)) == len(steps))
+    steps = verifier.reasoning_steps(formats.untagged(text))
+    answered = verifier.answers_once(formats.said(text), problem) and formats.fault(text, student_format) is None
+    return float(answered and bool(steps) and len(set(steps)) == len(steps))
 
 
 def reward_terms(
@@ -89,6 +91,7 @@ def reward_terms(
     used: float,
     gated: bool = True,
     correct: bool | None = None,
+    student_format: str = "plain",
 ) -> dict[str, float]:
     """Every term of the reward of one completion, unweighted, each in 0-1.
 
@@ -99,14 +102,14 @@ def reward_terms(
     rv: 1 - |RV - RV*|/9 with RV* = clip(a + b*CD, 0, 9). cd: 1 - max(0, CD - cap)/9. short: 1 - used. (The formulas
     are our own; the source of RV and CD gives none.)
     """
-    correct = float(is_correct(text, problem, boxed_only=True) if correct is None else correct)
+    correct = float(is_correct(formats.said(text), problem, boxed_only=True) if correct is None else correct)
     wanted = min(9.0, max(0.0, line[0] + line[1] * cd))
     gate = correct if gated else 1.0
     return {
         "correct": correct,
         "rv": gate * (1 - abs(rv - wanted) / 9),
         "cd": gate * (1 - max(0.0, cd - CD_CAP) / 9),
-        "format": well_formed(text, problem),
+        "format": well_formed(text, problem, student_format),
         "short": gate * (1 - min(1.0, used)),
     }
 
