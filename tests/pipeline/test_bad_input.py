@@ -69,7 +69,8 @@ def test_pages_that_could_not_be_written(project, capsys, monkeypatch):
 def test_numbers_as_people_write_them(project, capsys):
     sets = ["04.learning_rate=1e-4", "07.max_new_tokens=12", "turns=true", "06.learning_rate=1"]
     assert main(["run", *(word for text in sets for word in ("--set", text)), "--dry-run"]) == 0
-    lines = {line.split()[0]: json.loads(line.split(maxsplit=1)[1]) for line in capsys.readouterr().out.splitlines()}
+    said = capsys.readouterr().out.partition("\n\n")[0]  # below stands what will be asked
+    lines = {line.split()[0]: json.loads(line.split(maxsplit=1)[1]) for line in said.splitlines()}
     assert lines["04_finetune"]["learning_rate"] == 1e-4 and lines["07_eval"]["max_new_tokens"] == 12
     assert lines["01_collect"]["turns"] is True and lines["06_reinforce"]["learning_rate"] == 1.0
 
@@ -147,7 +148,7 @@ def test_another_run_is_writing(project, capsys):
 
 def test_too_little_disk(project, capsys, monkeypatch):
     usage = shutil.disk_usage(project)
-    monkeypatch.setattr("distil.pipeline.driver.shutil.disk_usage", lambda _: usage._replace(free=10**8))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=10**8))
     assert main(["run"]) == 2
     assert "0.1 GB of disk are free" in capsys.readouterr().err
 
