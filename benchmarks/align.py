@@ -77,7 +77,7 @@ class Local:
     def __init__(self, model: str):
         self.model, self.failures, self.loaded = model, [], None
 
-    def map(self, prompts: list[list[dict]], *, max_tokens: int, temperature: float, seeds: list[int], label: str):
+    def map(self, prompts: list[list[dict]], *, max_tokens: int, temperature: float, seeds: list[int], label: str, **_):
         import torch
 
         if not prompts:

@@ -24,20 +24,26 @@ def make(run: str) -> None:
     stage = Stage(run, "01_collect", seed=0, problems="starter", n_train=40, n_test=16, samples=2, **TEACHER)
     stage.write("problems.jsonl", [problem(i) for i in range(16)])
     stage.write("chains.jsonl", [chain(i, style) for style in ("fast", "slow") for i in range(4)])
-    stage.finish(problems=56, chains=1192, correct=735, failed=0, usage={"asked": 2, "from_store": 1190})
+    stage.finish(problems=56, chains=1192, correct=735, failed=0, usage=usage("fast_teacher", "slow_teacher"))
     stage = Stage(run, "02_rewrite", seed=0, tries=2, **TEACHER)
-    stage.finish(slow=65, short=43, token_ratio=0.527)
+    stage.finish(slow=65, short=43, token_ratio=0.527, usage=usage("rewriter"))
     stage = Stage(run, "03_judge", seed=0, student=TINY, votes=3, **TEACHER)
     for kind in facts.SETS:
         for part, n in (("train", 12), ("valid", 3)):
             rows = [row(f"{part}-{i}", rng.randint(10, 99), rng.randint(10, 99)) for i in range(n)]
             stage.write(f"{part}/{kind}.jsonl", rows)
-    stage.finish(candidates=111, kept=88, improved=6)
+    stage.finish(candidates=111, kept=88, improved=6, usage=usage("judge", "rewriter"))
     adapter(run)
     stage = Stage(run, "05_prefer", seed=0, start_from="fast")
     stage.finish(pairs=8)
     reinforce(run)
     measure(run, "held-out", STUDENTS)
+
+
+def usage(*roles: str) -> dict[str, dict]:
+    """What each role asked."""
+    asked = {"model": TEACHER["teacher"], "endpoint": TEACHER["endpoint"], "asked": 1, "from_store": 595}
+    return {role: asked for role in roles}
 
 
 def measure(run: str, suite: str, students: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from distil.llm.cache import Reply
 from distil.llm.client import Chat
 from distil.llm.multi_turn import AFTERWARDS, talk
-from distil.llm.prompts import messages
+from distil.llm.prompts import messages, prompt_set
 from distil.verify.registry import map_problems, verifiable, verifier_of
 from distil.workspace.rows import Chain, Problem
 
@@ -20,14 +20,31 @@ def set_apart(chains: Sequence[Chain]) -> tuple[list[Chain], list[Chain]]:
     return [c for c in chains if c.correct is not None], [c for c in chains if c.correct is None]
 
 
+def said(reply: Reply) -> Reply:
+    """A reply without what the model thought before it spoke: the text, and the tokens of the text."""
+    tokens = reply.completion_tokens - reply.reasoning_tokens
+    return Reply(reply.text, "", reply.finish_reason, reply.prompt_tokens, tokens)
+
+
+def unfinished(text: str, finish_reason: str) -> str | None:
+    """Why what a model said is no whole answer, or None."""
+    if not text.strip():
+        return "thought until the token limit, said nothing" if finish_reason == "length" else "said nothing"
+    if finish_reason == "length":
+        return "cut off at the token limit"
+    return None if finish_reason == "stop" else f"ended by {finish_reason or 'no finish reason'}"
+
+
 def make_chain(chain_id: str, problem: Problem, style: str, reply: Reply, *, teacher: str, **more) -> Chain:
     """A row of `chains.jsonl` from a teacher's reply. `more` are further fields of the chain.
 
+    A slow chain is what was thought and what was said, any other what was said: `n_tokens` counts that alone.
     A chain is `correct` if it ended by itself and its verifier finds no fault: one boxed answer, which is right, and
     no false equation on the way (slow chains may err on the way); or a program that passes its tests. `correct` is None
     where nothing here can check it.
     """
     verifier = verifier_of(problem)
+    reply = reply if style == "slow" else said(reply)
     thought, solution = verifier.split(reply.text, reply.reasoning, cut=reply.finish_reason == "length")
     chain = Chain(
         id=chain_id,
@@ -44,12 +61,17 @@ def make_chain(chain_id: str, problem: Problem, style: str, reply: Reply, *, tea
         chain.why = f"verifier {problem.verifier!r} cannot run here"
         chain.text = reply.text  # as it came: steps lose indentation
         return chain
-    if chain.finish_reason != "stop":
-        chain.why = "cut off at the token limit"
-    else:
+    chain.why = unfinished(reply.text, reply.finish_reason)
+    if chain.why is None:
         chain.why = verifier.fault(chain.full_text, problem, check_steps=style not in MAY_ERR)
     chain.correct = chain.why is None
     return chain
+
+
+def asked_for(problem: Problem, style: str) -> list[dict]:
+    """The request for a chain of one style."""
+    name = verifier_of(problem).prompt_name(style)
+    return messages(name, prompts=prompt_set(problem), question=problem.question)
 
 
 def collect(
@@ -65,7 +87,8 @@ def collect(
     """(chains, failed): `samples` chains of one style for each problem, verified.
 
     They are sampled at temperature 0.7. With `turns`, slow chains are made in several turns (`distil.llm.multi_turn`)
-    where the verifier allows it; such a chain has `turns` True. `failed` holds a row {problem_id, style, sample,
+    where the verifier allows it; such a chain has `turns` True. `max_tokens` bounds an answer, thought and all; the
+    parameter that sets it is named `<style>_tokens`. `failed` holds a row {problem_id, style, sample,
     reason} for each request that failed for good; the next call sends it again. Raises ChatError where asking again
     cannot help.
     """
@@ -73,13 +96,14 @@ def collect(
     in_turns = turns and style == "slow"
     later = [AFTERWARDS if in_turns and verifier_of(problem).asks_in_turns else () for problem, _ in jobs]
     replies, reasons = talk(
-        [messages(verifier_of(problem).prompt_name(style), question=problem.question) for problem, _ in jobs],
+        [asked_for(problem, style) for problem, _ in jobs],
         later,
         chat,
         max_tokens=max_tokens,
         temperature=0.7,
         seeds=[seed * 1000 + k for _, k in jobs],
         label=f"{style} chains",
+        limit=f"{style}_tokens",
     )
 
     def chain(problem: Problem, k: int, reply: Reply, more: Sequence[str]) -> Chain:

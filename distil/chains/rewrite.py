@@ -7,10 +7,10 @@ import difflib
 import re
 from collections.abc import Sequence
 
-from distil.chains.collect import make_chain
+from distil.chains.collect import make_chain, said, unfinished
 from distil.llm.cache import Reply
 from distil.llm.client import Chat
-from distil.llm.prompts import messages
+from distil.llm.prompts import messages, prompt_set
 from distil.verify.chain_text import split_steps
 from distil.verify.registry import map_problems, verifier_of
 from distil.verify.verifier import Verifier
@@ -42,6 +42,7 @@ QUOTES = re.compile(
     r"|\b(?:write|show|give|spell out|list) (?:all|every|each)(?: of)?(?: the)? steps?\b",
     re.IGNORECASE,
 )
+SOME_STUDENT = "a small language model"  # who shall follow the steps, where no student is named
 BROKEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffd]")
 DECIMAL = re.compile(r"\d\.\d")  # 168.5 where the original has whole numbers
 
@@ -55,17 +56,20 @@ def rewrite(
     seed: int,
     tries: int = 2,
     suffix: str = "",
+    student: str = SOME_STUDENT,
+    max_tokens: int = 1536,
 ) -> tuple[list[Chain], list[Chain]]:
     """(accepted, rejected) rewrites of `kind` (long2short, simplify, expand or corrupt), one for each chain.
 
     `problems` maps problem ids to problems. A rewrite with a `fault` is asked for again, `tries` times in all; then it
     is rejected and has a `rejection_reason`. Rewrites have `parent` and `ratio` (their tokens over those of the
     original); ids are `<parent>-<kind><suffix>`. Of a program's chain only the thought is rewritten. Chains that cannot
-    be corrupted are passed over.
+    be corrupted are passed over. `student` is the name by which the rewriter is told whom to write for; `max_tokens`
+    bounds a rewrite and the rewriter's thoughts, and is set by the parameter `rewrite_tokens`.
     """
 
     def rewritten(problem: Problem, chain: Chain, reply: Reply) -> Chain:
-        reply = with_fixed_part(reply, chain, verifier_of(problem))
+        reply = with_fixed_part(said(reply), chain, verifier_of(problem))
         ratio = round(reply.completion_tokens / max(1, chain.n_tokens), 3)
         name = f"{chain.id}-{kind}{suffix}"
         return make_chain(name, problem, kind, reply, teacher=chat.model, parent=chain.id, ratio=ratio)
@@ -75,11 +79,12 @@ def rewrite(
         waiting = [chain for chain in chains if verifier_of(problems[chain.problem_id]).can_corrupt]
     for attempt in range(tries):
         replies = chat.map(
-            [rewrite_prompt(chain, problems[chain.problem_id], kind) for chain in waiting],
-            max_tokens=1536,
+            [rewrite_prompt(chain, problems[chain.problem_id], kind, student) for chain in waiting],
+            max_tokens=max_tokens,
             temperature=0.7,
             seeds=[seed * 1000 + attempt] * len(waiting),
             label=kind,
+            limit="rewrite_tokens",
         )
         failures = {failure.index: failure.reason for failure in chat.failures}
         for place, chain in enumerate(waiting):
@@ -101,7 +106,7 @@ def rewrite(
         asked = [problems[chain.problem_id] for chain in answered]
         rewrites = map_problems(rewritten, asked, answered, [reply for reply in replies if reply is not None])
         for chain, problem, row in zip(answered, asked, rewrites, strict=True):
-            reason = fault(row, chain, kind, verifier_of(problem))
+            reason = fault(row, chain, kind, verifier_of(problem), prompt_set(problem))
             if reason is None:
                 accepted[chain.id] = row
                 rejected.pop(chain.id, None)
@@ -111,11 +116,12 @@ def rewrite(
     return [accepted[c.id] for c in chains if c.id in accepted], list(rejected.values())
 
 
-def rewrite_prompt(chain: Chain, problem: Problem, kind: str) -> list[dict]:
+def rewrite_prompt(chain: Chain, problem: Problem, kind: str, student: str = SOME_STUDENT) -> list[dict]:
     """The request for one rewrite."""
     verifier = verifier_of(problem)
     answer, text = verifier.stated_answer(chain, problem), verifier.rewritable(chain)
-    return messages(kind, question=problem.question, answer=answer, chain=text)
+    values = {"question": problem.question, "answer": answer, "chain": text, "student": student}
+    return messages(kind, prompts=prompt_set(problem), **values)
 
 
 def with_fixed_part(reply: Reply, chain: Chain, verifier: Verifier) -> Reply:
@@ -131,13 +137,11 @@ def with_fixed_part(reply: Reply, chain: Chain, verifier: Verifier) -> Reply:
     )
 
 
-def fault(rewrite: Chain, parent: Chain, kind: str, verifier: Verifier) -> str | None:
-    """Why a rewrite is not acceptable, or None."""
+def fault(rewrite: Chain, parent: Chain, kind: str, verifier: Verifier, prompts: str = "") -> str | None:
+    """Why a rewrite is not acceptable, or None. `prompts` names the prompt set that it was asked for in."""
     text, original = verifier.rewritable(rewrite), verifier.rewritable(parent)
-    if not text:
-        return "empty"
-    if rewrite.finish_reason != "stop":
-        return "cut off"
+    if why := unfinished(text, rewrite.finish_reason):
+        return why
     if form := verifier.rewrite_fault(text):
         return form
     if kind == "corrupt":
@@ -160,10 +164,10 @@ def fault(rewrite: Chain, parent: Chain, kind: str, verifier: Verifier) -> str |
     low, high = LENGTH[kind]
     if not low <= len(text) / max(1, len(original)) <= high:
         return "length moved the wrong way" if kind != "corrupt" else "length differs too much"
-    return not_a_lesson(text, original, kind)
+    return not_a_lesson(text, original, kind, prompts)
 
 
-def not_a_lesson(text: str, original: str, kind: str) -> str | None:
+def not_a_lesson(text: str, original: str, kind: str, prompts: str) -> str | None:
     """Why a rewrite of the right answer and length is still unfit to learn from, or None."""
     if text == original or kind != "expand" and text.split() == original.split():
         return "unchanged"
@@ -172,7 +176,7 @@ def not_a_lesson(text: str, original: str, kind: str) -> str | None:
     if REMARKS.search(text):
         return "remarks"
     had, has = normalise_case(original), normalise_case(text)
-    if any(part in has and part not in had for part in map(normalise_case, request_sentences(kind))):
+    if any(part in has and part not in had for part in map(normalise_case, request_sentences(kind, prompts))):
         return "copies the prompt"
     if any(match.group() not in had for match in QUOTES.finditer(has)):
         return "quotes the request"
@@ -184,12 +188,12 @@ def normalise_case(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def request_sentences(kind: str) -> list[str]:
+def request_sentences(kind: str, prompts: str) -> list[str]:
     """The sentences of a prompt that have three words or more and no placeholder.
 
     The questions of its examples are left out: they are worded as the problems are.
     """
-    turns = messages(kind)
+    turns = messages(kind, prompts=prompts)
     said = [turn["content"] for turn in turns if turn["role"] != "user"] + [turns[-1]["content"]]
     parts = [part for text in said for part in re.split(r"[.:?!()]|\n\s*\n", text)]
     return [part for part in parts if "{" not in part and len(re.findall(r"[^\W\d_]{2,}", part)) >= 3]

@@ -1,4 +1,7 @@
-"""The prompts, one file a prompt in `distil/prompts/`, and how they are filled in."""
+"""The prompts, one file a prompt in `distil/prompts/`, and how they are filled in.
+
+A folder in there is a prompt set: its files go before those of the same name, for the problems it was written for.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +13,34 @@ from pathlib import Path
 from distil.verify.registry import verifier_of
 from distil.workspace.rows import Problem
 
-
-def template(name: str) -> str:
-    """The text of a prompt. A file of that name in the folder $DISTIL_PROMPTS replaces the package's own."""
-    own = os.environ.get("DISTIL_PROMPTS")
-    if own and (Path(own) / f"{name}.md").is_file():
-        return (Path(own) / f"{name}.md").read_text(encoding="utf-8")
-    return (resources.files("distil") / "prompts" / f"{name}.md").read_text(encoding="utf-8")
+WORKED_EXAMPLES = "worked-examples"  # a prompt set with solved problems, for the suites that those are taken from
+GENERATED = ("reasoning-gym", "distil")  # sources of the problems of `distil/problems/suites.yaml`
 
 
-def messages(name: str, **values: str) -> list[dict]:
+def prompt_set(problem: Problem) -> str:
+    """The prompt set in which a problem is asked: `worked-examples` for generated suites, else the default, ""."""
+    return WORKED_EXAMPLES if problem.source in GENERATED else ""
+
+
+def template(name: str, prompts: str = "") -> str:
+    """The text of a prompt, of the prompt set `prompts` where that has it.
+
+    A file of that name in the folder $DISTIL_PROMPTS replaces the package's own, in every set.
+    """
+    package, own = resources.files("distil") / "prompts", os.environ.get("DISTIL_PROMPTS")
+    files = [Path(own) / f"{name}.md"] if own else []
+    files += [package / prompts / f"{name}.md"] if prompts else []
+    found = next((file for file in files if file.is_file()), package / f"{name}.md")
+    return found.read_text(encoding="utf-8")
+
+
+def messages(name: str, *, prompts: str = "", **values: str) -> list[dict]:
     """Chat messages of prompt `name`: its parts headed `# system`, `# user`, `# assistant`; without any, one user turn.
 
-    Placeholders `{question}` and the like are replaced in one pass, so that braces inside a value do no harm.
+    `prompts` names the prompt set. Placeholders `{question}` and the like are replaced in one pass, so that braces
+    inside a value do no harm.
     """
-    first, *parts = re.split(r"^# (system|user|assistant)\n", template(name), flags=re.MULTILINE)
+    first, *parts = re.split(r"^# (system|user|assistant)\n", template(name, prompts), flags=re.MULTILINE)
     if not parts:
         return [{"role": "user", "content": fill(first.strip(), values)}]
     return [

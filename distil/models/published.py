@@ -98,7 +98,7 @@ def place(name: str, base: str, stage: Stage, student_format: str = "plain") -> 
     was taught another format than `student_format`. The base was taught none, and of strangers only some say one.
     """
     if name == TEACHER:
-        return "", json.loads(stage.input("01_collect/meta.json").read_text())["params"]["teacher"]
+        return "", teacher_of(json.loads(stage.input("01_collect/meta.json").read_text()))
     if name == "base":
         return resolve(base), base
     if name not in published() and "/" not in name:
@@ -108,6 +108,12 @@ def place(name: str, base: str, stage: Stage, student_format: str = "plain") -> 
     if formats.format_in(folder) != "plain":
         formats.require(name, folder, student_format)
     return str(folder), f"{name}@{folder.name}" if folder.parent.name == "snapshots" else sha256(folder)
+
+
+def teacher_of(meta: dict) -> str:
+    """The first model that 01 asked, by its meta.json; of a run without roles, or that asked none, its `teacher`."""
+    usage = meta["figures"].get("usage", {})
+    return next((role["model"] for role in usage.values() if isinstance(role, dict)), meta["params"]["teacher"])
 
 
 def show(name: str) -> int:

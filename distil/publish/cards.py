@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from distil.evaluate.metrics import markdown
 from distil.evaluate.published_scores import benchmarks
-from distil.llm.prompts import student_messages
+from distil.llm.prompts import format_turns, student_messages
 from distil.publish.facts import ASKED, LEVEL, command, unbacked
 from distil.publish.licences import licence, terms
 from distil.workspace.errors import StageError
@@ -78,6 +78,7 @@ def model_card(facts: dict, student: str, names: Names, merged: bool) -> str:
     adapter = facts.get(f"{home(student)}/adapter_config.json")
     whole = merged or adapter is None
     repository = names.merged if merged else names.student
+    student_format = tuned["params"].get("student_format", "plain")
     later, taught = None, student
     if f"{student}_examples" not in tuned["figures"]:  # it was made of one that was fine-tuned
         later = facts[f"{PLACES[student]}/meta.json"]
@@ -109,7 +110,7 @@ def model_card(facts: dict, student: str, names: Names, merged: bool) -> str:
             if name != "start_from"
         ),
         versions=", ".join(f"{name} {version}" for name, version in tuned["versions"].items()),
-        messages=json.dumps(student_messages("QUESTION"), ensure_ascii=False),
+        messages=json.dumps([*format_turns(student_format), *student_messages("QUESTION")], ensure_ascii=False),
         commit=commit(tuned),
         command=command(facts),
     )

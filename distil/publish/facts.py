@@ -20,6 +20,7 @@ ASKED = f"07_eval/{settings.FILE}"
 LEVEL = "95%"  # of every interval; the one number of a card that is no measurement
 NUMBER = re.compile(r"[-+]?\d(?:[\d,]*\d)?(?:\.\d+)?(?:e-?\d+)?%?")
 SEPARATORS = re.compile(r"[\s=]+")
+ROLES = ("fast_teacher", "slow_teacher", "rewriter", "judge")  # parameters: MODEL@ENDPOINT
 
 
 def read(run: str) -> dict[str, Any]:
@@ -135,4 +136,6 @@ def public(name: str, value: object) -> str:
     """A parameter as strangers may read it, for a shell: no address of a server or file of one's own."""
     if name in ("endpoint", "engine") and "://" in str(value):
         return "URL"
-    return shlex.quote(re.sub(r"[^\s=?&]+\.jsonl", "FILE.jsonl", str(value)))
+    if name in ROLES:  # MODEL@URL
+        return shlex.quote(re.sub(r"@https?://\S+", "@URL", str(value)))
+    return shlex.quote(re.sub(r"[^\s=?&]+(\.jsonl?)\b", r"FILE\1", str(value)))

@@ -18,7 +18,7 @@ from distil.publish.facts import SETS, read, unchanged
 from distil.publish.layout import Upload, lay_out, merge
 from distil.workspace.errors import StageError
 from distil.workspace.files import read_csv, write_text
-from distil.workspace.stage import run_folder
+from distil.workspace.stage import read_meta, run_folder
 from distil.workspace.students import home
 
 EXTRAS = ("merged", "reward", "data")
@@ -71,6 +71,12 @@ def check(push: str, repository: str, students: str, run: str) -> None:
     """
     if not push:
         return
+    tuned = read_meta(run, "04_finetune")
+    if tuned and tuned["params"].get("train"):
+        raise StageError(
+            f"push={push}: no card is written for a student of your own file (04_finetune.train), as nothing here "
+            "knows where its rows come from: give push=''"
+        )
     names = list(places(push, students, repository).values())
     if target(repository)[0] == "modelscope":
         return modelscope.check(names, begun(run))

@@ -52,6 +52,14 @@ def encode_rows(rows: Sequence[TrainingRow], tokenizer, max_length: int) -> tupl
     return encoded, too_long
 
 
+def fitting(rows: Sequence[TrainingRow], tokenizer, max_length: int) -> tuple[list[dict], int]:
+    """What `encode_rows` gives. Raises StageError if no row fits into `max_length` tokens."""
+    encoded, too_long = encode_rows(rows, tokenizer, max_length)
+    if not encoded:
+        raise StageError(f"none of {len(rows)} training rows fits into max_length={max_length} tokens: raise it")
+    return encoded, too_long
+
+
 def fill_budget(encoded: Sequence[dict], train_tokens: int, seed: int) -> list[dict]:
     """Rows until they make up `train_tokens` (prompts included): all in a random order, then all in another, ..."""
     chosen, used, rng = [], 0, random.Random(seed)
@@ -126,9 +134,7 @@ def training_set(
     epochs: float = 0.0,
 ) -> TrainingSet:
     """The set that `rows` make, by `fill`. Raises StageError if none fits into `max_length`."""
-    encoded, too_long = encode_rows(rows, tokenizer, max_length)
-    if not encoded:
-        raise StageError(f"none of {len(rows)} training rows fits into max_length={max_length} tokens: raise it")
+    encoded, too_long = fitting(rows, tokenizer, max_length)
     filled = fill(encoded, epochs=epochs, train_tokens=train_tokens, seed=seed)
     ordered = by_length(filled, seed, batch_size)
     return TrainingSet(encoded, ordered, too_long, batch_size)

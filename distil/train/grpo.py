@@ -10,6 +10,7 @@ from contextlib import contextmanager, redirect_stderr
 from dataclasses import asdict, dataclass, fields
 from importlib import util
 from pathlib import Path
+from typing import Any
 
 from distil.evaluate.answers import right
 from distil.llm.prompts import prompt_of
@@ -134,6 +135,7 @@ def reward_functions(
     """
     judge = RewardModel(reward_model)
     known: dict[str, list[dict]] = {}
+    shared: dict[str, Any] = {"line": line, "gated": gated, "student_format": student_format}
 
     def terms(completions: list, completion_ids: list, problem: list[str]) -> list[dict]:
         texts = [formats.whole(opened, completion[0]["content"]) for completion in completions]
@@ -144,17 +146,7 @@ def reward_functions(
             grades = judge.grades([p.question for p in problems], [formats.untagged(text) for text in texts])
             solved = right(texts, problems, boxed_only=True)
             known[key] = [
-                reward_terms(
-                    text,
-                    p,
-                    rv=rv,
-                    cd=cd,
-                    line=line,
-                    used=len(ids) / max_completion,
-                    gated=gated,
-                    correct=correct,
-                    student_format=student_format,
-                )
+                reward_terms(text, p, rv=rv, cd=cd, used=len(ids) / max_completion, correct=correct, **shared)
                 for text, p, (rv, cd, _), ids, correct in zip(
                     texts, problems, grades, completion_ids, solved, strict=True
                 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from distil.verify.answers import unboxed
+
 TAGS = re.compile(r"<\|(?:begin|end)_of_(?:thought|solution)\|>|</?think>")
 SOLUTION = re.compile(r"<\|begin_of_solution\|>(.*?)(?:<\|end_of_solution\|>|$)", re.DOTALL)
 
@@ -17,12 +19,13 @@ def split_steps(text: str) -> list[str]:
 def split_chain(text: str, reasoning: str = "", cut: bool = False) -> tuple[str, str]:
     """(thought, solution) of a reply: from its reasoning field, else from its tags; else the last step is the solution.
 
-    A text `cut` off at the token limit within its Thought section has no solution. Steps are separated by one blank
-    line in the result; if the text has no blank lines, every line is a step.
+    A text `cut` off at the token limit within its Thought section has no solution. What a reasoning field boxes on the
+    way is unboxed: the answer is the one that was said. Steps are separated by one blank line in the result; if the
+    text has no blank lines, every line is a step.
     """
     tagged = SOLUTION.search(text)
     if reasoning:
-        thought, solution = reasoning, TAGS.sub("", text)
+        thought, solution = unboxed(reasoning), TAGS.sub("", text)
     elif tagged:
         thought, solution = TAGS.sub("", text[: tagged.start()]), TAGS.sub("", tagged.group(1))
     elif cut and "<|begin_of_thought|>" in text and "<|end_of_thought|>" not in text:

@@ -86,6 +86,8 @@ class Chain(Row):
     turns: bool = False  # made in several turns of one conversation
     parent: str | None = None  # the chain that this one rewrites
     ratio: float | None = None  # its tokens over those of its parent
+    rv: float | None = None  # Reasoning Verbosity, 0-9, as the data set gives it
+    cd: float | None = None  # Cognitive Difficulty, 0-9, as the data set gives it
     rejection_reason: str | None = None  # of a rewrite
 
     @property

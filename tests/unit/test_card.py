@@ -164,8 +164,11 @@ def told(**changes) -> dict:
 
 def test_addresses_and_files_of_ones_own_are_not_told(home):
     known = told(endpoint="http://teacher.internal:8000/v1", teacher="private-model", problems="lists/mine.jsonl")
+    known["01_collect/meta.json"]["params"]["slow_teacher"] = "r1@http://slow.internal:8000/v1"
+    asked = {"model": "private-model", "endpoint": "http://teacher.internal:8000/v1"}
+    known["01_collect/meta.json"]["figures"]["usage"] = {"fast_teacher": asked}
     said = cards.model_card(known, "fast", cards.Names("me/tiny"), merged=False)
-    assert "internal" not in said and "lists" not in said and "endpoint=URL" in said
+    assert "internal" not in said and "lists" not in said and "endpoint=URL" in said and "r1@URL" in said
     assert "its licence is not recorded. Read its terms" in said and "a file of its maker's own" in said
     assert "--set 07_eval.batch_size" not in said, "07 finds it out itself: nobody can set it"
     known[facts.ASKED]["params"]["engine"] = "http://gpu.internal:8000/v1"
@@ -173,6 +176,19 @@ def test_addresses_and_files_of_ones_own_are_not_told(home):
     assert "internal" not in said and "engine=URL" in said
     known["01_collect/meta.json"]["params"]["endpoint"] = "vllm"
     assert "endpoint=vllm" in facts.command(known)
+
+
+def test_a_card_names_every_model_that_was_asked_once(home):
+    known = told(chains="mine/r1.json")
+    for stage, model in (("02_rewrite", "qwq-32b"), ("03_judge", "qwq-32b"), ("03_judge", "deepseek-reasoner")):
+        asked = {"model": model, "endpoint": "https://example.org/v1"}
+        known[f"{stage}/meta.json"]["figures"]["usage"] |= {model: asked}
+    said = cards.terms(known)
+    assert said.count("`qwq-32b`") == said.count("`deepseek-reasoner`") == 1 and "qwen2.5-coder-1.5b" in said
+    assert "`FILE.json`" in said and "mine" not in said and "example.org" not in said
+    for meta in ("01_collect", "02_rewrite", "03_judge"):
+        known[f"{meta}/meta.json"]["figures"].pop("usage")
+    assert cards.terms(known).startswith("`qwen2.5-coder-1.5b-instruct`, replayed"), "a run that had one teacher"
 
 
 @pytest.mark.parametrize(("model", "licence"), [

@@ -182,6 +182,8 @@ def test_the_teacher_is_a_row_that_its_own_server_answers_for(tmp_path, project)
 
     Stage("r", "01_collect", teacher="qwen-big").finish()
     folder, weights = published.place("teacher", "base", Stage("r", "07_eval"))
+    asked = {"slow_teacher": {"model": "r1"}, "rewriter": {"model": "qwq"}}
+    assert published.teacher_of({"params": {"teacher": "qwen-big"}, "figures": {"usage": asked}}) == "r1"
     assert (folder, weights) == ("", "qwen-big") and published.own("base,teacher,fast") == ["fast"]
     settings = SETTINGS | {"weights": weights}
     with serve(lambda body: r"\boxed{1}") as (endpoint, seen):

@@ -18,7 +18,7 @@ from distil.verify.equations import false_equation
 from distil.verify.registry import is_right
 from distil.workspace.rows import Chain, Problem
 
-PROBLEM = a_problem(question="What is 4 + 5 + 6?", answer="15")
+PROBLEM = a_problem(question="What is 4 + 5 + 6?", answer="15", source="reasoning-gym")  # with worked examples
 SHORT = "4 + 5 + 6\n\n\\boxed{15}"
 STEPS = "First 4 + 5 = 9.\n\nThen 9 + 6 = 15.\n\n\\boxed{15}"
 NOTHING = {"rv": None, "cd": None, "correct": None}
@@ -194,7 +194,7 @@ SYSTEM = rewrite_prompt(chain(STEPS), PROBLEM, "simplify")[0]["content"]
 
 
 @pytest.mark.parametrize(("text", "kind", "original", "reason"), [
-    ("", "expand", SHORT, "empty"),
+    ("", "expand", SHORT, "said nothing"),
     ("\x00", "expand", SHORT, "not one boxed answer"),
     ("I'm sorry, I cannot help with that.", "expand", SHORT, "not one boxed answer"),
     ("I'm sorry, I cannot add steps.\n\n4 + 5 = 9\n\n9 + 6 = 15\n\n\\boxed{15}", "expand", SHORT, "remarks"),

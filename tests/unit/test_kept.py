@@ -142,9 +142,11 @@ def test_a_row_of_the_teacher_is_what_students_are_held_against(finished, script
 @pytest.mark.parametrize(("asked", "from_store", "before"), [(996, 4, 0), (900, 100, 100), (0, 1000, 1000)])
 def test_answers_of_an_earlier_start_are_told_from_a_request_twice(tmp_path, asked, from_store, before):
     (tmp_path / "01_collect").mkdir()
-    meta = {"figures": {"usage": {"asked": asked, "from_store": from_store}}}
-    (tmp_path / "01_collect" / "meta.json").write_text(json.dumps(meta))
-    assert claim.answered_before(tmp_path) == before
+    one = {"asked": asked, "from_store": from_store}
+    two = {"asked": asked // 2, "from_store": from_store // 2}
+    for usage in (one, {"fast_teacher": two, "slow_teacher": two}):  # before and since there are roles
+        (tmp_path / "01_collect" / "meta.json").write_text(json.dumps({"figures": {"usage": usage}}))
+        assert claim.answered_before(tmp_path) == before
 
 
 def small_rows(kept, name: str) -> list[dict]:

@@ -73,7 +73,7 @@ LONG = chain("Let me look at the sum. " * 10 + "\n\n" + STEPS, name="long")
 
 
 @pytest.mark.parametrize(("text", "kind", "reason"), [
-    ("", "long2short", "empty"),
+    ("", "long2short", "said nothing"),
     ("I cannot help with that.", "long2short", "not one boxed answer"),
     ("4 + 5 = 9\n\n\\boxed{9}", "long2short", "answer changed"),
     ("4 + 5 = 10\n\n10 + 6 = 15\n\n\\boxed{15}", "long2short", "false step"),

@@ -9,7 +9,7 @@ from distil.llm.client import Chat
 from distil.llm.multi_turn import joined
 from distil.verify.answers import unboxed
 
-SUM = a_problem(id="sum", question="What is 3 + 4?", answer="7")
+SUM = a_problem(id="sum", question="What is 3 + 4?", answer="7", source="reasoning-gym")  # with worked examples
 CODE = a_problem(id="code", question="Double x.", verifier="code", tests=["f(2) == 4"])
 FIRST = """<|begin_of_thought|>
 The question asks for 3 + 4.
