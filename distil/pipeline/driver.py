@@ -57,8 +57,8 @@ def run(
     if dry_run:
         for stage in stages:
             say(f"{stage}  {json.dumps(values[stage])}")
-        if asked := estimate.table(name, stages, values):
-            say("\n" + asked)
+        if table := estimate.table(name, stages, values):
+            say("\n" + table)
         return 0
     if "07_eval" in stages and values["07_eval"]["engine"] == vllm_server.VLLM:
         vllm_server.check("engine")

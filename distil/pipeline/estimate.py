@@ -71,8 +71,10 @@ def seen(run: str, one: Asked, values: dict[str, dict]) -> tuple[Load, str] | No
     """
     for name in (run, run + PILOT):
         collected, meta = read_meta(name, "01_collect"), read_meta(name, one.stage)
-        used = (meta or {}).get("figures", {}).get("usage", {}).get(one.role)
-        if not collected or not isinstance(used, dict) or used.get("model") != one.model:
+        if not collected or not meta:
+            continue
+        used = meta["figures"].get("usage", {}).get(one.role)
+        if not isinstance(used, dict) or used.get("model") != one.model:
             continue
         before, now = collected["params"], values["01_collect"]
         scale = now["n_train"] * now["samples"] / (before["n_train"] * before["samples"])
@@ -120,9 +122,10 @@ def table(run: str, stages: list[str], values: dict[str, dict]) -> str:
     groups: dict[tuple[str, str, str], list[Asked]] = {}
     for one in everything:
         groups.setdefault((one.role, one.model, one.endpoint), []).append(one)
-    rows, sources, sums, unpriced = [HEAD], set(), [0.0, 0.0], False
+    rows, sources, sums, unpriced, cap = [HEAD], set(), [0.0, 0.0], False, None
     for (role, model, endpoint), asked in groups.items():
         total, limits = Load(), Limits.read(role=role)
+        cap = limits.max_cost
         for one in asked:
             known = seen(run, one, values)
             total += known[0] if known else guesses[one.stage, role]
@@ -139,7 +142,7 @@ def table(run: str, stages: list[str], values: dict[str, dict]) -> str:
         return ""
     money = "dollars not known" if unpriced and not sums[0] else f"{'at least ' * unpriced}{sums[0]:.2f} dollars"
     together = f"together: {money}, {sums[1]:.1f} hours"
-    return "\n".join([*aligned(rows), together, *notes(run, sources, unpriced)])
+    return "\n".join([*aligned(rows), together, *notes(run, sources, unpriced, cap)])
 
 
 def about(number: float) -> str:
@@ -158,8 +161,8 @@ def aligned(rows: list[tuple[str, ...]]) -> list[str]:
     ]  # fmt: skip
 
 
-def notes(run: str, sources: set[str], unpriced: bool) -> list[str]:
-    """What the numbers of a table rest on, and which limit holds for the whole run; `sources`: runs, or "" for none."""
+def notes(run: str, sources: set[str], unpriced: bool, cap: float | None) -> list[str]:
+    """What the numbers of a table rest on, and what limits the whole run; `sources`: runs, or "" for none."""
     lines = [f"seen in run {name!r}, scaled to this one's problems" for name in sorted(sources - {""})]
     if "" in sources:
         lines.append(
@@ -170,7 +173,7 @@ def notes(run: str, sources: set[str], unpriced: bool) -> list[str]:
     lines.append(f"hours: an answer is written at {TOKENS_A_SECOND} tokens a second, or as the limits allow")
     if unpriced:
         lines.append("dollars: name prices in DISTIL_PRICE or DISTIL_<ROLE>_PRICE, dollars per million tokens in/out")
-    if (cap := Limits.read().max_cost) is not None:
+    if cap is not None:
         lines.append(f"DISTIL_MAX_COST: the run stops before {cap:g} dollars")
     if (file := run_folder(run) / RESPONSES).exists():
         lines.append(f"{len(Store(file)):,} answers are in the run's store: what is asked again costs nothing")

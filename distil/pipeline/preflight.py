@@ -9,8 +9,9 @@ from dataclasses import dataclass, fields
 
 from distil.chains import existing, yields
 from distil.evaluate import engines, suites
-from distil.llm import endpoints, roles
+from distil.llm import roles
 from distil.llm.cache import ChatError
+from distil.llm.endpoints import Role, check_model
 from distil.llm.limits import Limits
 from distil.models import published
 from distil.pipeline import report
@@ -52,6 +53,10 @@ class Asked:
     tokens: int
 
     @property
+    def who(self) -> Role:
+        return Role(self.role, self.model, self.endpoint)
+
+    @property
     def recorded(self) -> bool:
         return self.endpoint.startswith("recorded:")
 
@@ -67,7 +72,7 @@ def check(profile: str, stages: list[str], values: dict[str, dict]) -> None:
     teachers = [one for one in asked if one.stage == "01_collect"]
     if "01_collect" in stages and not teachers and not values["01_collect"]["chains"]:
         raise StageError("fast_teacher and slow_teacher are none, and chains names no file: nothing would be collected")
-    endpoints.check_keys([one.endpoint for one in asked])
+    roles.check([one.who for one in asked])
     for one in asked:
         check_budget(one)
     if "07_eval" in stages:
@@ -91,7 +96,6 @@ def roles_asked(stages: list[str], values: dict[str, dict]) -> list[Asked]:
             there = name == "slow_teacher" and given["chains"]  # chains that exist are not asked for
             role = roles.read(name, "none" if there else given[name], given["teacher"], given["endpoint"])
             if role is not None:
-                endpoints.check_endpoint(role.endpoint, name)
                 found.append(Asked(stage, name, role.model, role.endpoint, parameter, given[parameter]))
     return found
 
@@ -106,7 +110,10 @@ def check_budget(asked: Asked) -> None:
             f"thought. Give --set {asked.stage}.{asked.parameter}={ADVISED[asked.parameter]}; it is a bound, and what "
             "is not written is not paid"
         )
-    endpoints.check_model(roles.Role(asked.role, asked.model, asked.endpoint), asked.tokens)
+    try:
+        check_model(asked.who, asked.tokens)
+    except ChatError as error:
+        raise ChatError(f"{error} ({asked.stage}.{asked.parameter}={asked.tokens})") from None
 
 
 def thinks(asked: Asked) -> bool:

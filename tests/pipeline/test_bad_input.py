@@ -10,12 +10,12 @@ import pytest
 
 from distil.cli import main
 from distil.evaluate import engines, suites
-from distil.llm.endpoints import check_endpoint
+from distil.pipeline import preflight
 from distil.publish import facts
 from distil.workspace.files import write_text
 from distil.workspace.parameters import effective
 from distil.workspace.profiles import DISK_GB, PROFILES
-from distil.workspace.stage import RESPONSES, Lock, run_folder
+from distil.workspace.stage import RESPONSES, STAGES, Lock, run_folder
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
@@ -48,6 +48,13 @@ from distil.workspace.stage import RESPONSES, Lock, run_folder
     (["--set", "endpoint=http://localhost:99999/v1"], "v1: the port is a number from 1 to 65535"),
     (["--set", "engine=http://localhost:port/v1"], "v1: the port is a number from 1 to 65535"),
     (["--set", "07.students=base,teacher"], "the teacher answers through a server only: give engine=vllm"),
+    (["--set", "min_share=2"], "min_share=2: a share lies between 0 and 1"),
+    (["--set", "slow_teacher=r1@vllm"], "slow_teacher: r1 thinks before it answers, and 1024 tokens would end within"),
+    (["--set", "fast_teacher=none", "--set", "slow_teacher=none"], "and chains names no file"),
+    (["--set", "judge=@vllm"], "judge: no model is named"),
+    (["--set", "chains=mine.jsonl"], "mine.jsonl"),
+    (["--set", "04.train=mine.jsonl"], "mine.jsonl"),
+    (["--set", "04.epochs=-1"], "epochs=-1.0: epochs is 0 or more"),
     (["--set", "problems=enigma"], "no problem suite 'enigma'"),
     (["--set", "problems=hub:enigma"], "hub:enigma: no ready-made map of that name; there are: gsm8k"),
     (["--set", "problems=starter?against=exam.jsonl"], "no such file"),
@@ -87,9 +94,15 @@ def test_values_of_another_type_in_a_profile(project, capsys, monkeypatch):
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_profile_gives_parameters_that_can_be_meant(project, monkeypatch, profile):
-    monkeypatch.setenv("DISTIL_API_KEY", "none")
+    for name in ("DEEPSEEK_API_KEY", "DASHSCOPE_API_KEY"):
+        monkeypatch.setenv(name, "none")
+    monkeypatch.setattr(preflight, "check_model", lambda role, tokens: None)  # it asks the endpoints
     values = effective(profile, "r", [])
-    check_endpoint(values["01_collect"]["endpoint"])
+    asked = preflight.roles_asked(list(STAGES), values)
+    assert [one.role for one in asked] == ["fast_teacher", "slow_teacher", "rewriter", "judge", "rewriter"]
+    for one in asked:
+        preflight.check_budget(one)
+    preflight.check_training(values["04_finetune"])
     suites.read(values["07_eval"]["suite"])
     engines.read(values["07_eval"]["engine"])
     taught = values["04_finetune"]["students"].split(",")
