@@ -73,8 +73,6 @@ def filter_file(args: Namespace) -> int:
         raise ProblemError("--samples and --max-tokens must be 1 or more")
     problems = read_rows(source)
     by_pass_rate([], {}, args.low, args.high)  # the bounds are looked at before anything is asked
-    if not problems:
-        raise ProblemError(f"{source}: holds no problem")
     chat = Chat(args.model, args.endpoint, store=store)
     asked = [problem for problem in problems if verifiable(problem)]
     replies = chat.map(

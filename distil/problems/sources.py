@@ -12,8 +12,10 @@ import yaml
 
 from distil.problems.dedup import clean
 from distil.problems.errors import ProblemError
+from distil.problems.fields import as_texts, read_split, text_of
 from distil.verify.registry import verifier_named, verifier_of
 from distil.workspace.environment import root
+from distil.workspace.files import read_table
 from distil.workspace.rows import Problem
 
 SUITES: dict[str, dict[str, dict]] = yaml.safe_load(
@@ -27,7 +29,9 @@ def generate(suite: str, n_train: int, n_test: int, seed: int) -> list[Problem]:
     Train and test problems never share a question. Raises ProblemError for an unknown suite or a family too small.
     """
     if suite not in SUITES:
-        raise ProblemError(f"no problem suite {suite!r}; there are: {', '.join(SUITES)}, a .jsonl file, or hub:NAME")
+        raise ProblemError(
+            f"no problem suite {suite!r}; there are: {', '.join(SUITES)}, your .jsonl or .json file, or hub:NAME"
+        )
     families = SUITES[suite]
     rows: list[Problem] = []
     for number, (task, config) in enumerate(families.items()):
@@ -78,56 +82,51 @@ def family(task: str, size: int, seed: int, config: dict) -> Iterator[Problem]:
 
 
 def read_rows(path: Path) -> list[Problem]:
-    """The user's problems: JSON Lines with `question` and `answer`, and optionally any other field of a `Problem`.
+    """The user's problems: `question` and `answer`, and optionally any other field of a `Problem`, a row each.
 
-    Without a `verifier` an answer with a digit in it is compared as mathematics, any other as text. Verifier `choice`
-    may have `choices`, verifier `code` has `tests` in place of an answer. Raises ProblemError, naming the line, for
-    broken JSON, a missing or empty field, an unknown verifier, or a repeated id.
+    The file is JSON Lines or one JSON list. Raises StageError where it is neither, and ProblemError, naming the line,
+    for a row that `problem_from` refuses or a repeated id.
     """
     if not path.is_file():
-        raise ProblemError(f"{path}: no such file; give a suite ({', '.join(SUITES)}), a .jsonl file, or hub:NAME")
+        raise ProblemError(f"{path}: no such file; give a suite ({', '.join(SUITES)}), your own file, or hub:NAME")
     rows, ids = [], {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        row = parse_line(line, where)
-        try:
-            needs_answer = verifier_named(str(row["verifier"])).needs_answer if "verifier" in row else True
-        except ValueError as error:
-            raise ProblemError(f"{where}: {error}") from None
-        for field in ("question", "answer") if needs_answer else ("question",):
-            if field not in row:
-                raise ProblemError(f"{where}: field `{field}` is missing")
-            if not str(row[field]).strip():
-                raise ProblemError(f"{where}: field `{field}` is empty")
-        answer = str(row.get("answer", ""))
-        problem = Problem.from_dict(
-            {"id": f"row-{number:05d}", "domain": "user", "task": "user", "source": path.name}
-            | {"verifier": "math" if any(c.isdigit() for c in answer) else "exact"}
-            | row
-            | {"question": str(row["question"]), "answer": answer}
-        )
+    for number, row in read_table(path):
+        where = place(path, number)
+        problem = problem_from(row, where, id=f"row-{number:05d}", source=path.name)
         if problem.id in ids:
-            raise ProblemError(f"{where}: id {problem.id!r} was used on line {ids[problem.id]} already")
-        ids[problem.id] = number
-        try:
-            verifier_of(problem).check_gold(problem)
-        except ValueError as error:
-            raise ProblemError(f"{where}: {error}") from None
+            raise ProblemError(f"{where}: id {problem.id!r} was used on {ids[problem.id]} already")
+        ids[problem.id] = where.rpartition(", ")[2]
         rows.append(problem)
     return rows
 
 
-def parse_line(line: str, where: str) -> dict:
-    """One line of the user's file. Raises ProblemError unless it is an object."""
+def place(path: Path, number: int) -> str:
+    """Where a row of the user's file stands, in words."""
+    return f"{path}, {'row' if path.suffix == '.json' else 'line'} {number}"
+
+
+def problem_from(row: dict, where: str, **usual: str) -> Problem:
+    """A problem from a row of the user's file; `usual` are fields for a row that lacks them.
+
+    Without a `verifier` an answer with a digit in it is compared as mathematics, any other as text. Verifier `choice`
+    may have `choices`, verifier `code` has `tests` in place of an answer. Raises ProblemError, saying `where`, for a
+    field that is missing, empty or no text, an unknown verifier or split, or an answer that cannot be read.
+    """
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ProblemError(f"{where}: not JSON: {error.msg} at column {error.colno}") from None
-    if not isinstance(row, dict):
-        raise ProblemError(f"{where}: a row is an object with `question` and `answer`, not {type(row).__name__}")
-    return row
+        verifier = row.get("verifier")
+        needs_answer = verifier is None or verifier_named(text_of(verifier, "verifier")).needs_answer
+        texts = {"answer": ""} | as_texts(row, ("question", "answer") if needs_answer else ("question",))
+        problem = Problem.from_dict(
+            {"domain": "user", "task": "user"}
+            | {"verifier": "math" if any(c.isdigit() for c in texts["answer"]) else "exact"}
+            | usual
+            | texts
+        )
+        problem.split = read_split(problem.split)
+        verifier_of(problem).check_gold(problem)
+    except ValueError as error:
+        raise ProblemError(f"{where}: {error}") from None
+    return problem
 
 
 def read_file(path: Path, n_train: int, n_test: int) -> list[Problem]:
@@ -152,20 +151,18 @@ def read_file(path: Path, n_train: int, n_test: int) -> list[Problem]:
 
 
 def read_questions(path: Path) -> list[Problem]:
-    """Questions that must not be learned, from a JSON Lines file with field `question`. Raises ProblemError."""
+    """Questions that must not be learned, from field `question` of a user's file. Raises ProblemError or StageError."""
     if not path.is_file():
         raise ProblemError(f"against={path}: no such file")
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if line.strip():
-            row = parse_line(line, f"{path}, line {number}")
-            if "question" not in row:
-                raise ProblemError(f"{path}, line {number}: field `question` is missing")
-            name = f"{path.name}, line {number}"
-            text = str(row["question"])
-            rows.append(
-                Problem(id=name, domain="", task="", question=text, answer="", verifier="exact", source=path.name)
-            )
+    for number, row in read_table(path):
+        where = place(path, number)
+        try:
+            text = as_texts({"question": row["question"]} if "question" in row else {}, ("question",))["question"]
+        except ValueError as error:
+            raise ProblemError(f"{where}: {error}") from None
+        name = f"{path.name}, {where.rpartition(', ')[2]}"
+        rows.append(Problem(id=name, domain="", task="", question=text, answer="", verifier="exact", source=path.name))
     return rows
 
 
@@ -177,9 +174,10 @@ def absolute(name: str) -> Path:
 def gather(source: str, n_train: int, n_test: int, seed: int) -> tuple[list[Problem], list[dict]]:
     """(problems, removed) of a run, cleaned: no question twice, no test question among those to learn.
 
-    `source` is a suite, a `.jsonl` path, or `hub:NAME` (see `distil.problems.hub`), each with options after a question
-    mark: `against=FILE.jsonl` keeps the questions of that file out of the training problems. `removed` lists what was
-    left out, each row with `reason` and the question it collides with. Raises ProblemError.
+    `source` is a suite, a `.jsonl` or `.json` path, or `hub:NAME` (see `distil.problems.hub`), each with options after
+    a question mark: `against=FILE.jsonl` keeps the questions of that file out of the training problems. `removed` lists
+    what was left out, each row with `reason` and the question it collides with. Raises ProblemError, and StageError for
+    a file that cannot be read.
     """
     name, _, text = source.partition("?")
     options = dict(parse_qsl(text, keep_blank_values=True))
@@ -191,7 +189,7 @@ def gather(source: str, n_train: int, n_test: int, seed: int) -> tuple[list[Prob
         rows, removed = load_hub(name.removeprefix("hub:"), options, n_train=n_train, n_test=n_test, seed=seed)
     elif options:
         raise ProblemError(f"problems={source}: {name} has one option, ?against=FILE.jsonl, not {text!r}")
-    elif name.endswith(".jsonl"):
+    elif name.endswith((".jsonl", ".json")):
         rows = read_file(absolute(name), n_train, n_test)
     else:
         rows = generate(name, n_train, n_test, seed)

@@ -82,7 +82,7 @@ def test_the_command(tmp_path, capsys):
     (["all.jsonl", "out.txt"], "ends in .jsonl"),
     (["all.jsonl", "out.jsonl", "--low", "2"], "pass rates lie in 0 to 1"),
     (["all.jsonl", "out.jsonl", "--samples", "0"], "--samples"),
-    (["empty.jsonl", "out.jsonl"], "holds no problem"),
+    (["empty.jsonl", "out.jsonl"], "holds no row"),
 ])  # fmt: skip
 def test_refused(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)

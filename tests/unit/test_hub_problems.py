@@ -139,6 +139,15 @@ def test_a_missing_field_is_named_with_those_there_are():
         rows_from([(0, RECORDS["gsm8k"])], mapping, "train", 1)
 
 
+def test_fields_within_fields_and_answers_that_are_no_text():
+    mapping = hub_map("a/b", {"question": "data.q", "answer": "data.a"})
+    (row,), _ = rows_from([(0, {"data": {"q": "2 + 2?", "a": 4}})], mapping, "train", 1)
+    assert (row.question, row.answer) == ("2 + 2?", "4")
+    for value in ([4], {"value": 4}, True):
+        with pytest.raises(ProblemError, match="hub:a/b, row 7: field `answer` is .*unreadable=drop"):
+            rows_from([(7, {"data": {"q": "2 + 2?", "a": value}})], mapping, "train", 1)
+
+
 @pytest.mark.parametrize(("name", "options", "message"), [
     ("gsm9k", {}, "there are: gsm8k, math"),
     ("a/b", {}, "question=FIELD&answer=FIELD"),

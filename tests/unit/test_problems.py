@@ -5,8 +5,9 @@ import pytest
 from distil.evaluate.pass_rate import pass_rates
 from distil.problems.dedup import clean
 from distil.problems.errors import ProblemError
-from distil.problems.sources import SUITES, generate, read_file, read_rows
+from distil.problems.sources import SUITES, gather, generate, read_file, read_questions, read_rows
 from distil.verify.registry import is_correct
+from distil.workspace.errors import StageError
 from distil.workspace.rows import as_plain
 
 
@@ -93,8 +94,14 @@ def test_a_good_file(tmp_path):
 @pytest.mark.parametrize(("bad", "message"), [
     ({"answer": "1"}, "line 3: field `question` is missing"),
     ({"question": "q", "answer": " "}, "line 3: field `answer` is empty"),
-    ('{"question": "q", ', "line 3: not JSON"),
-    ("[1]", "line 3: a row is an object"),
+    ({"question": None, "answer": "1"}, "line 3: field `question` is null: write it as a text"),
+    ({"question": [{"role": "user", "content": "q"}], "answer": "1"}, "line 3: field `question` is a list"),
+    ({"question": "q", "answer": None}, "line 3: field `answer` is null"),
+    ({"question": "q", "answer": ["1"]}, "line 3: field `answer` is a list"),
+    ({"question": "q", "answer": {"value": 1}}, "line 3: field `answer` is an object"),
+    ({"question": "q", "answer": True}, "line 3: field `answer` is true or false"),
+    ({"question": "q", "answer": "1", "split": "holdout"}, "line 3: split 'holdout' is unknown; use one of train"),
+    ({"question": "q", "answer": "A", "verifier": "choice", "choices": "a, b"}, "line 3: field `choices` must be"),
     ({"id": "row-00001", "question": "q", "answer": "1"}, "line 3: id 'row-00001' was used on line 1"),
     ({"question": "q", "answer": "1", "verifier": "magic"}, "line 3: verifier 'magic'"),
 ])  # fmt: skip
@@ -102,6 +109,48 @@ def test_a_bad_line_is_named(tmp_path, bad, message):
     with pytest.raises(ProblemError) as error:
         read_file(write(tmp_path / "mine.jsonl", [*GOOD[:2], bad, *GOOD[2:]]), 3, 2)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("bad", ['{"question": "q", ', "[1]"])
+def test_a_line_that_is_no_object_is_named(tmp_path, bad):
+    with pytest.raises(StageError, match="(line|row) 3: "):
+        read_file(write(tmp_path / "mine.jsonl", [*GOOD[:2], bad, *GOOD[2:]]), 3, 2)
+
+
+def test_a_json_list_and_a_byte_order_mark_are_read(tmp_path):
+    lines = write(tmp_path / "mine.jsonl", GOOD)
+    listed = tmp_path / "mine.json"
+    listed.write_text(json.dumps(GOOD, indent=1), encoding="utf-8-sig")
+    assert [r.question for r in read_rows(listed)] == [r.question for r in read_rows(lines)]
+    assert [r.question for r in gather(str(listed), 3, 2, 0)[0]] == [row["question"] for row in GOOD[:5]]
+    lines.write_bytes(json.dumps({"question": "一加一?", "answer": "2"}, ensure_ascii=False).encode("gb18030"))
+    with pytest.raises(StageError, match="line 1: not UTF-8 .*iconv -f GB18030"):
+        gather(str(lines), 3, 2, 0)
+    listed.write_text(json.dumps([*GOOD[:2], {"question": "q"}]))
+    with pytest.raises(ProblemError, match="row 3: field `answer` is missing"):
+        read_rows(listed)
+
+
+def test_separators_of_unicode_end_no_line(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"question": "1\u2028+\u0085+ 1?", "answer": 2}\n{"question": "2?", "answer": 2.5}\n')
+    first, second = read_rows(path)
+    assert first.question == "1\u2028+\u0085+ 1?" and (first.answer, second.answer) == ("2", "2.5")
+    assert [r.question for r in read_questions(path)] == [first.question, "2?"]
+
+
+def test_splits_by_their_usual_names(tmp_path):
+    names = ["train", "training", "Train", "test", "TEST", "validation", "valid", "val", "dev", "eval"]
+    rows = [row | {"split": name} for row, name in zip(GOOD + GOOD, names, strict=False)]
+    rows = [row | {"question": f"{i}: {row['question']}"} for i, row in enumerate(rows)]
+    found = read_file(write(tmp_path / "mine.jsonl", rows), 100, 100)
+    assert [r.split for r in found] == ["test"] * 7 + ["train"] * 3
+
+
+@pytest.mark.parametrize("question", [None, ["q"], ""])
+def test_a_question_that_must_not_be_learned_is_a_text(tmp_path, question):
+    with pytest.raises(ProblemError, match="line 2: field `question` is"):
+        read_questions(write(tmp_path / "exam.jsonl", [GOOD[0], {"question": question}]))
 
 
 def test_code_rows_have_tests_instead_of_an_answer(tmp_path):
