@@ -172,6 +172,22 @@ def test_students_were_trained_and_measured(done, home):
         assert (folder / f"{name}.png").stat().st_size > 5000 and (folder / f"{name}.svg").exists()
 
 
+def test_a_file_of_ones_own_is_trained_on_and_measured(mine):
+    rows = [{"instruction": f"{i} + {i}?", "output": f"<think>\n{i} + {i}\n</think>\n\n{2 * i}"} for i in range(60)]
+    (mine / "my rows.json").write_text(json.dumps(rows))
+    shutil.rmtree(mine / "artifacts" / "t" / "03_judge")
+    own = ["--set", f"train={mine / 'my rows.json'}", "--set", "04.epochs=2", "--set", "04.batch_size=8"]
+    think = ["--set", "04.student_format=think", "--set", "07.student_format=think"]
+    taught = run(mine, "--from", "04", "--to", "04", *own, *think)
+    assert taught.returncode == 0, taught.stdout + taught.stderr
+    params = meta(mine, "04_finetune")["params"]
+    assert (params["students"], params["epochs"], params["batch_size"]) == ("my-rows", 2.0, 8)
+    measured = run(mine, "--from", "07", *own, *think, "--set", "07.students=base,my-rows")
+    assert measured.returncode == 0, measured.stdout + measured.stderr
+    asked = json.loads((mine / "artifacts/t/07_eval/asked.json").read_text())
+    assert asked["student_format"] == "think" and meta(mine, "07_eval")["figures"]["my-rows_tokens_per_answer"] > 0
+
+
 def test_another_suite_is_measured_beside_the_held_out_problems(mine):
     folder = mine / "artifacts" / "t" / "07_eval"
     before = (folder / "results.csv").read_bytes()
