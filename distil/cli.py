@@ -34,7 +34,13 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--from", default=STAGES[0], dest="first", metavar="STAGE", help="first stage, such as 02")
     command.add_argument("--to", default=STAGES[-1], dest="last", metavar="STAGE", help="last stage, such as 05")
     command.add_argument("--force", action="store_true", help="run also what is done and unchanged")
-    command.add_argument("--dry-run", action="store_true", help="check everything, print the parameters, run nothing")
+    before = command.add_mutually_exclusive_group()
+    before.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check everything, print the parameters and what will be asked, run nothing",
+    )
+    before.add_argument("--pilot", type=int, metavar="N", help="run 01 to 03 on N problems, print what all would take")
 
     command = commands.add_parser("status", help="what is done, and where it lies")
     command.add_argument("--run", default="cpu")
@@ -108,13 +114,17 @@ def main(argv: list[str] | None = None) -> int:
     from distil.evaluate import pass_rate, recheck
     from distil.llm.cache import ChatError
     from distil.models import published, serve
-    from distil.pipeline import doctor, driver, easydistill, record
+    from distil.pipeline import doctor, driver, easydistill, pilot, record
     from distil.problems.errors import ProblemError
     from distil.publish import upload
     from distil.workspace.errors import StageError
     from distil.workspace.parameters import ParameterError
 
     try:
+        if args.command == "run" and args.pilot is not None:
+            if (args.first, args.last, args.force) != (STAGES[0], STAGES[-1], False):
+                raise StageError("--pilot runs 01 to 03: leave out --from, --to and --force")
+            return pilot.pilot(args.profile, args.run or args.profile, args.sets, args.pilot)
         if args.command == "run":
             return driver.run(
                 args.profile,

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 import time
 from pathlib import Path
 
-from distil.evaluate import engines, suites
-from distil.llm.endpoints import check_endpoint, check_listening
-from distil.models import published, vllm_server
-from distil.pipeline import report
+from distil.evaluate import suites
+from distil.llm.endpoints import check_listening
+from distil.models import vllm_server
+from distil.pipeline import estimate, preflight, report
 from distil.pipeline.progress import is_done, progress, read_run, report_folder
-from distil.problems.errors import ProblemError
-from distil.problems.sources import load
-from distil.publish import upload
-from distil.verify.registry import verifiable
 from distil.workspace.environment import root
 from distil.workspace.errors import StageError
 from distil.workspace.files import write_text
 from distil.workspace.parameters import effective, stage_name
-from distil.workspace.profiles import DISK_GB
 from distil.workspace.stage import (
     LOCK_WAIT_SECONDS,
     RESPONSES,
@@ -37,38 +31,6 @@ from distil.workspace.stage import (
 
 def say(text: str) -> None:
     print(text, flush=True)
-
-
-def preflight(profile: str, stages: list[str], values: dict[str, dict]) -> None:
-    """Find what can be known to fail before anything is written.
-
-    Raises ChatError, ProblemError or StageError.
-    """
-    if "07_eval" in stages:
-        upload.check(**{name: values["07_eval"][name] for name in ("push", "repository", "students", "run")})
-    for stage in stages:
-        if "endpoint" in values[stage]:
-            check_endpoint(values[stage]["endpoint"])
-    if "07_eval" in stages:
-        suites.read(values["07_eval"]["suite"])
-        engines.read(values["07_eval"]["engine"])
-        published.check(values["07_eval"]["students"], values["07_eval"]["engine"])
-    if "01_collect" in stages:
-        v = values["01_collect"]
-        rows = load(v["problems"], v["n_train"], v["n_test"], v["seed"])
-        for split in ("train", "test") if len(stages) > 1 else ():
-            if not any(verifiable(row) for row in rows if row.split == split):
-                raise ProblemError(
-                    f"problems={v['problems']}: no answer to a problem for {split} can be checked without a sandbox, "
-                    "so that nothing could be learned or measured: add --to 01, or take other problems"
-                )
-    report.exporter()
-    wanted, free = DISK_GB[profile], shutil.disk_usage(root()).free / 1e9
-    if free < wanted:
-        raise StageError(
-            f"{free:.1f} GB of disk are free at {root()}, profile {profile} wants {wanted}: make room, "
-            "or set DISTIL_HOME to a folder on a larger disk that holds the notebooks"
-        )
 
 
 def run(
@@ -91,16 +53,18 @@ def run(
     if not stages:
         raise StageError(f"--from {first} lies after --to {last}")
     run_folder(name)
-    preflight(profile, stages, values)
+    preflight.check(profile, stages, values)
     if dry_run:
         for stage in stages:
             say(f"{stage}  {json.dumps(values[stage])}")
+        if table := estimate.table(name, stages, values):
+            say("\n" + table)
         return 0
     if "07_eval" in stages and values["07_eval"]["engine"] == vllm_server.VLLM:
         vllm_server.check("engine")
     if not (run_folder(name) / RESPONSES).exists():  # what is stored needs no server to be used again
-        for stage in stages:
-            check_listening(values[stage].get("endpoint", ""))
+        for asked in preflight.roles_asked(stages, values):
+            check_listening(asked.endpoint)
     lock = Lock(run_folder(name))
     for stage in stages:  # a notebook that somebody runs by hand holds its own stage's lock
         Lock(run_folder(name) / stage, wait=LOCK_WAIT_SECONDS).release()

@@ -9,6 +9,7 @@ from pathlib import Path
 from distil import __version__
 from distil.workspace.environment import root
 from distil.workspace.files import sha256
+from distil.workspace.fingerprint import asked_with
 from distil.workspace.stage import STAGES, notebook_digest, read_meta, run_folder
 
 
@@ -52,9 +53,11 @@ def headline(meta: dict) -> str:
 
 
 def is_done(run: str, stage: str, params: dict) -> bool:
-    """Has this stage run to its end with these parameters, this notebook and the inputs that lie there now?"""
+    """Has this stage run to its end with these parameters, prompts, this notebook and the inputs that lie there now?"""
     meta = read_meta(run, stage)
     if meta is None or meta.get("notebook") != notebook_digest(stage) or meta["versions"]["distil"] != __version__:
+        return False
+    if any(meta.get(name) != value for name, value in asked_with(stage).items()):
         return False
     if meta["params"] | params != meta["params"] | {"run": run}:  # a stage may record more than its parameters
         return False

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 from distil.workspace.environment import environment, peak_ram_gb, peak_vram_gb, root
 from distil.workspace.errors import StageError
 from distil.workspace.files import T, digest, read_jsonl, sha256, write_jsonl, write_text
+from distil.workspace.fingerprint import asked_with
 from distil.workspace.rows import Row
 
 STAGES = (
@@ -107,8 +108,9 @@ class Stage:
     >>> stage.write("chains.jsonl", chains)
     >>> stage.finish(kept=len(chains))
 
-    Keyword arguments are the effective parameters; they go into `meta.json`. Raises StageError if another process
-    works on the same stage, or (from `read`) if an earlier stage has not run.
+    Keyword arguments are the effective parameters; they go into `meta.json`, with them the prompts and extra fields of
+    requests in force. Raises StageError if another process works on the same stage, or (from `read`) if an earlier
+    stage has not run.
     """
 
     def __init__(self, run: str, name: str, **params):
@@ -121,6 +123,7 @@ class Stage:
         self.outputs: list[str] = []
         self.started = time.time()
         self.notebook = notebook_digest(name)
+        self.asked_with = asked_with(name)
         forget(run, name)
 
     @property
@@ -163,6 +166,7 @@ class Stage:
             "run": self.run,
             "params": self.params,
             "notebook": self.notebook,
+            **self.asked_with,
             "inputs": self.inputs,
             "outputs": {name: sha256(self.folder / name) for name in self.outputs},
             "figures": figures,

@@ -10,12 +10,12 @@ import pytest
 
 from distil.cli import main
 from distil.evaluate import engines, suites
-from distil.llm.endpoints import check_endpoint
+from distil.pipeline import preflight
 from distil.publish import facts
 from distil.workspace.files import write_text
 from distil.workspace.parameters import effective
 from distil.workspace.profiles import DISK_GB, PROFILES
-from distil.workspace.stage import RESPONSES, Lock, run_folder
+from distil.workspace.stage import RESPONSES, STAGES, Lock, run_folder
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
@@ -48,6 +48,13 @@ from distil.workspace.stage import RESPONSES, Lock, run_folder
     (["--set", "endpoint=http://localhost:99999/v1"], "v1: the port is a number from 1 to 65535"),
     (["--set", "engine=http://localhost:port/v1"], "v1: the port is a number from 1 to 65535"),
     (["--set", "07.students=base,teacher"], "the teacher answers through a server only: give engine=vllm"),
+    (["--set", "min_share=2"], "min_share=2: a share lies between 0 and 1"),
+    (["--set", "slow_teacher=r1@vllm"], "slow_teacher: r1 thinks before it answers, and 1024 tokens would end within"),
+    (["--set", "fast_teacher=none", "--set", "slow_teacher=none"], "and chains names no file"),
+    (["--set", "judge=@vllm"], "judge: no model is named"),
+    (["--set", "chains=mine.jsonl"], "mine.jsonl"),
+    (["--set", "04.train=mine.jsonl"], "mine.jsonl"),
+    (["--set", "04.epochs=-1"], "epochs=-1.0: epochs is 0 or more"),
     (["--set", "problems=enigma"], "no problem suite 'enigma'"),
     (["--set", "problems=hub:enigma"], "hub:enigma: no ready-made map of that name; there are: gsm8k"),
     (["--set", "problems=starter?against=exam.jsonl"], "no such file"),
@@ -69,7 +76,8 @@ def test_pages_that_could_not_be_written(project, capsys, monkeypatch):
 def test_numbers_as_people_write_them(project, capsys):
     sets = ["04.learning_rate=1e-4", "07.max_new_tokens=12", "turns=true", "06.learning_rate=1"]
     assert main(["run", *(word for text in sets for word in ("--set", text)), "--dry-run"]) == 0
-    lines = {line.split()[0]: json.loads(line.split(maxsplit=1)[1]) for line in capsys.readouterr().out.splitlines()}
+    said = capsys.readouterr().out.partition("\n\n")[0]  # below stands what will be asked
+    lines = {line.split()[0]: json.loads(line.split(maxsplit=1)[1]) for line in said.splitlines()}
     assert lines["04_finetune"]["learning_rate"] == 1e-4 and lines["07_eval"]["max_new_tokens"] == 12
     assert lines["01_collect"]["turns"] is True and lines["06_reinforce"]["learning_rate"] == 1.0
 
@@ -86,9 +94,15 @@ def test_values_of_another_type_in_a_profile(project, capsys, monkeypatch):
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_profile_gives_parameters_that_can_be_meant(project, monkeypatch, profile):
-    monkeypatch.setenv("DISTIL_API_KEY", "none")
+    for name in ("DEEPSEEK_API_KEY", "DASHSCOPE_API_KEY"):
+        monkeypatch.setenv(name, "none")
+    monkeypatch.setattr(preflight, "check_model", lambda role, tokens: None)  # it asks the endpoints
     values = effective(profile, "r", [])
-    check_endpoint(values["01_collect"]["endpoint"])
+    asked = preflight.roles_asked(list(STAGES), values)
+    assert [one.role for one in asked] == ["fast_teacher", "slow_teacher", "rewriter", "judge", "rewriter"]
+    for one in asked:
+        preflight.check_budget(one)
+    preflight.check_training(values["04_finetune"])
     suites.read(values["07_eval"]["suite"])
     engines.read(values["07_eval"]["engine"])
     taught = values["04_finetune"]["students"].split(",")
@@ -147,7 +161,7 @@ def test_another_run_is_writing(project, capsys):
 
 def test_too_little_disk(project, capsys, monkeypatch):
     usage = shutil.disk_usage(project)
-    monkeypatch.setattr("distil.pipeline.driver.shutil.disk_usage", lambda _: usage._replace(free=10**8))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=10**8))
     assert main(["run"]) == 2
     assert "0.1 GB of disk are free" in capsys.readouterr().err
 

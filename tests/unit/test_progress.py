@@ -7,6 +7,7 @@ import pytest
 from distil.cli import main
 from distil.pipeline import driver
 from distil.pipeline.progress import is_done, progress, read_run, report_folder
+from distil.workspace.fingerprint import asked_with
 from distil.workspace.parameters import effective
 from distil.workspace.stage import Stage, notebook_path, read_meta, run_folder
 
@@ -62,6 +63,41 @@ def test_what_a_notebook_printed_and_its_own_parameters_do_not_count(project, pa
 
     rewrite(run_and_save)
     assert is_done("r", "01_collect", params)
+
+
+def test_other_prompts_are_another_stage(project, params, monkeypatch):
+    by_hand(params)
+    monkeypatch.setenv("DISTIL_PROMPTS", str(project))
+    assert is_done("r", "01_collect", params), "an empty folder replaces nothing"
+    (project / "notes.md").write_text("no prompt of the package has this name")
+    assert is_done("r", "01_collect", params)
+    (project / "fast.md").write_text("Answer briefly: {question}")
+    assert not is_done("r", "01_collect", params)
+    by_hand(params)
+    assert is_done("r", "01_collect", params)
+    (project / "fast.md").write_text("Answer at length: {question}")
+    assert not is_done("r", "01_collect", params)
+
+
+def test_students_are_asked_with_their_own_prompts(project, monkeypatch):
+    before = {stage: asked_with(stage)["prompts"] for stage in ("01_collect", "04_finetune", "07_eval")}
+    monkeypatch.setenv("DISTIL_PROMPTS", str(project))
+    (project / "fast.md").write_text("Answer briefly: {question}")
+    after = {stage: asked_with(stage)["prompts"] for stage in before}
+    assert [name for name in before if before[name] != after[name]] == ["01_collect"]
+    (project / "student.md").write_text("{question}")
+    assert asked_with("07_eval")["prompts"] != before["07_eval"]
+
+
+def test_other_extra_fields_are_another_stage(project, params, monkeypatch):
+    by_hand(params)
+    monkeypatch.setenv("DISTIL_JUDGE_EXTRA", '{"enable_thinking": false}')
+    assert not is_done("r", "01_collect", params)
+    by_hand(params)
+    assert read_meta("r", "01_collect")["extra"] == {"DISTIL_JUDGE_EXTRA": {"enable_thinking": False}}
+    monkeypatch.setenv("DISTIL_JUDGE_EXTRA", '{"enable_thinking":   false}')
+    assert is_done("r", "01_collect", params), "written otherwise, it says the same"
+    assert asked_with("04_finetune")["extra"] == {}, "nobody is asked there"
 
 
 @pytest.mark.parametrize(("failure", "said"), [

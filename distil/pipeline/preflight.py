@@ -1,0 +1,153 @@
+"""What can be known to fail before anything is asked, trained or written."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import dataclass, fields
+
+from distil.chains import existing, yields
+from distil.evaluate import engines, suites
+from distil.llm import roles
+from distil.llm.cache import ChatError
+from distil.llm.endpoints import Role, check_model
+from distil.llm.limits import Limits
+from distil.models import published
+from distil.pipeline import report
+from distil.problems.errors import ProblemError
+from distil.problems.sources import load
+from distil.publish import upload
+from distil.train import own_rows
+from distil.train.recipe import Recipe
+from distil.verify.registry import verifiable
+from distil.workspace.environment import root
+from distil.workspace.errors import StageError
+from distil.workspace.profiles import DISK_GB
+
+# the roles that a stage asks, each with the parameter that says how many tokens an answer may have
+BUDGETS = {
+    "01_collect": (("fast_teacher", "fast_tokens"), ("slow_teacher", "slow_tokens")),
+    "02_rewrite": (("rewriter", "rewrite_tokens"),),
+    "03_judge": (("judge", "verdict_tokens"), ("rewriter", "rewrite_tokens")),
+}
+# names of models that think before they answer
+THINKS = re.compile(
+    r"deepseek-reasoner|\br1\b|\bqwq|(?<!non-)(?<!no-)thinking|\bo[134]\b|\bgpt-5(?!-chat)"
+    r"|\bqwen3(?!.*(?:instruct|coder|max))",
+    re.IGNORECASE,
+)
+LEAST_FOR_A_THOUGHT = 2048  # tokens
+ADVISED = {"verdict_tokens": 8192, "rewrite_tokens": 16384, "fast_tokens": 32768, "slow_tokens": 32768}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A role that a stage asks: the model behind it, and its budget, `tokens` an answer, set by `parameter`."""
+
+    stage: str
+    role: str
+    model: str
+    endpoint: str
+    parameter: str
+    tokens: int
+
+    @property
+    def who(self) -> Role:
+        return Role(self.role, self.model, self.endpoint)
+
+    @property
+    def recorded(self) -> bool:
+        return self.endpoint.startswith("recorded:")
+
+
+def check(profile: str, stages: list[str], values: dict[str, dict]) -> None:
+    """Raise ChatError, ProblemError or StageError for what can be known to fail."""
+    if "07_eval" in stages:
+        upload.check(**{name: values["07_eval"][name] for name in ("push", "repository", "students", "run")})
+    for stage in stages:
+        if stage in BUDGETS:
+            yields.check(values[stage]["min_share"])
+    asked = roles_asked(stages, values)
+    teachers = [one for one in asked if one.stage == "01_collect"]
+    if "01_collect" in stages and not teachers and not values["01_collect"]["chains"]:
+        raise StageError("fast_teacher and slow_teacher are none, and chains names no file: nothing would be collected")
+    roles.check([one.who for one in asked])
+    for one in asked:
+        check_budget(one)
+    if "07_eval" in stages:
+        suites.read(values["07_eval"]["suite"])
+        engines.read(values["07_eval"]["engine"])
+        published.check(values["07_eval"]["students"], values["07_eval"]["engine"])
+    if "01_collect" in stages:
+        check_problems(values["01_collect"], alone=len(stages) == 1)
+    if "04_finetune" in stages:
+        check_training(values["04_finetune"])
+    report.exporter()
+    check_disk(profile)
+
+
+def roles_asked(stages: list[str], values: dict[str, dict]) -> list[Asked]:
+    """Every role of the stages, without those that are `none`. Raises ChatError for a role that cannot be asked."""
+    found = []
+    for stage in stages:
+        given = values[stage]
+        for name, parameter in BUDGETS.get(stage, ()):
+            there = name == "slow_teacher" and given["chains"]  # chains that exist are not asked for
+            role = roles.read(name, "none" if there else given[name], given["teacher"], given["endpoint"])
+            if role is not None:
+                found.append(Asked(stage, name, role.model, role.endpoint, parameter, given[parameter]))
+    return found
+
+
+def check_budget(asked: Asked) -> None:
+    """Raise ChatError if a model's answers would end within its thought, or its context has no room for them."""
+    if asked.recorded:
+        return
+    if asked.tokens < LEAST_FOR_A_THOUGHT and thinks(asked):
+        raise ChatError(
+            f"{asked.role}: {asked.model} thinks before it answers, and {asked.tokens} tokens would end within the "
+            f"thought. Give --set {asked.stage}.{asked.parameter}={ADVISED[asked.parameter]}; it is a bound, and what "
+            "is not written is not paid"
+        )
+    try:
+        check_model(asked.who, asked.tokens)
+    except ChatError as error:
+        raise ChatError(f"{error} ({asked.stage}.{asked.parameter}={asked.tokens})") from None
+
+
+def thinks(asked: Asked) -> bool:
+    """Is this a model known to think before it answers, and not told to leave it?"""
+    told_not_to = '"enable_thinking": false' in json.dumps(Limits.read(role=asked.role).extra)
+    return bool(THINKS.search(asked.model)) and not told_not_to
+
+
+def check_problems(given: dict, alone: bool) -> None:
+    """Raise ProblemError for problems, or chains that exist, that cannot be used; `alone`: no stage follows 01."""
+    if given["chains"]:
+        existing.check(given["chains"], given["n_train"], given["n_test"], given["seed"])
+        return
+    rows = load(given["problems"], given["n_train"], given["n_test"], given["seed"])
+    for split in () if alone else ("train", "test"):
+        if not any(verifiable(row) for row in rows if row.split == split):
+            raise ProblemError(
+                f"problems={given['problems']}: no answer to a problem for {split} can be checked without a sandbox, "
+                "so that nothing could be learned or measured: add --to 01, or take other problems"
+            )
+
+
+def check_training(given: dict) -> None:
+    """Raise StageError for settings of 04, or rows of one's own, that cannot be trained with."""
+    Recipe(**{setting.name: given[setting.name] for setting in fields(Recipe)})
+    if given["train"]:
+        own_rows.check(given["train"], given["student_format"])
+
+
+def check_disk(profile: str) -> None:
+    """Raise StageError if less disk is free than the profile wants."""
+    wanted, free = DISK_GB[profile], shutil.disk_usage(root()).free / 1e9
+    if free < wanted:
+        raise StageError(
+            f"{free:.1f} GB of disk are free at {root()}, profile {profile} wants {wanted}: make room, "
+            "or set DISTIL_HOME to a folder on a larger disk that holds the notebooks"
+        )
