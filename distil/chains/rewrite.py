@@ -19,6 +19,8 @@ from distil.workspace.statistics import interval
 
 # what the length of a rewrite may be, as a multiple of the original's (in characters)
 LENGTH = {"long2short": (0.05, 0.9), "simplify": (0.05, 1.0), "expand": (1.05, 6.0), "corrupt": (0.8, 1.2)}
+SHORTENS = ("long2short", "simplify")
+LONG_ENOUGH = 40  # characters: a thought of 8,000 tokens on an easy problem may well become so few
 GIVEAWAYS = re.compile(
     r"\b(mistake\w*|wrong\w*|incorrect\w*|error\w*|erroneous\w*|corrupt\w*|deliberate\w*|oops|slips?|instead of)\b",
     re.IGNORECASE,
@@ -162,7 +164,9 @@ def fault(rewrite: Chain, parent: Chain, kind: str, verifier: Verifier, prompts:
     if kind == "expand" and len(set(steps)) < len(steps):
         return "repeats a step"
     low, high = LENGTH[kind]
-    if not low <= len(text) / max(1, len(original)) <= high:
+    ratio = len(text) / max(1, len(original))
+    too_short = ratio < low and (kind not in SHORTENS or len(text) < LONG_ENOUGH)
+    if ratio > high or too_short:
         return "length moved the wrong way" if kind != "corrupt" else "length differs too much"
     return not_a_lesson(text, original, kind, prompts)
 

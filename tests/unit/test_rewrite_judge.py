@@ -88,6 +88,13 @@ def test_faults_of_rewrites(text, kind, reason):
     assert fault(chain(text), LONG, kind, Exact()) == reason
 
 
+@pytest.mark.parametrize("kind", ["long2short", "simplify"])
+def test_a_very_long_thought_may_become_a_few_steps(kind):
+    long = chain("Wait. Let me look at the sum again. " * 800 + "\n\n" + STEPS)
+    assert fault(chain(STEPS), long, kind, Exact()) is None
+    assert fault(chain("So\n\n\\boxed{15}"), long, kind, Exact()) == "length moved the wrong way"
+
+
 @pytest.mark.parametrize(("text", "reason"), [
     (STEPS, "answer is still right"),
     ("First 4 + 5 = 9.\n\nThen 9 + 6 = 15.\n\n\\boxed{16}", "no step but the last differs"),
