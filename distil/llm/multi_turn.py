@@ -27,12 +27,14 @@ def talk(
     temperature: float,
     seeds: Sequence[int],
     label: str,
+    limit: str = "",
 ) -> tuple[list[Reply | None], dict[int, str]]:
     """Ask each of `prompts`, then the prompts that `later` names for it, and join the turns to one reply.
 
     Returns (replies, why). A reply is None where a request of the chain failed for good; `why` has the reason, by
     index. A chain that is cut off in a turn ends there. Later turns omit the system prompt, because small models take
-    its example for part of the problem. `max_tokens` holds for each turn. Raises ChatError as `Chat.map` does.
+    its example for part of the problem. `max_tokens`, of the
+    parameter `limit`, holds for each turn. Raises ChatError as `Chat.map` does.
     """
     said: list[list[Reply]] = [[] for _ in prompts]
     conversations, why, turn = list(prompts), {}, 0
@@ -44,6 +46,7 @@ def talk(
             temperature=temperature,
             seeds=[seeds[i] for i in going],
             label=f"{label}, turn {turn + 1}" if turn else label,
+            limit=limit,
         )
         why |= {going[failure.index]: failure.reason for failure in chat.failures}
         for i, reply in zip(going, replies, strict=True):
@@ -68,5 +71,6 @@ def joined(parts: Sequence[Reply]) -> Reply:
         last,
         text="\n\n".join([*thoughts, last.text]),
         reasoning="",
+        reasoning_tokens=sum(part.reasoning_tokens for part in parts),
         completion_tokens=sum(part.completion_tokens for part in parts),
     )

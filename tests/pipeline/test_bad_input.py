@@ -86,7 +86,7 @@ def test_values_of_another_type_in_a_profile(project, capsys, monkeypatch):
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_profile_gives_parameters_that_can_be_meant(project, monkeypatch, profile):
-    monkeypatch.setenv("DISTIL_API_KEY", "none")
+    monkeypatch.setenv("DEEPSEEK_API_KEY", "none")
     values = effective(profile, "r", [])
     check_endpoint(values["01_collect"]["endpoint"])
     suites.read(values["07_eval"]["suite"])
