@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from distil.llm.keys import PROVIDERS
 from distil.llm.limits import MEANT
+from distil.llm.roles import ROLES
 
 ROOT = Path(__file__).parents[1]
 os.environ["DISTIL_BATCH"] = "1"  # no progress bars
@@ -30,7 +32,11 @@ def project(tmp_path, monkeypatch) -> Path:
     """A copy of the notebooks in an empty folder: runs there touch nothing else."""
     shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
     monkeypatch.setenv("DISTIL_HOME", str(tmp_path))
-    for name in ("DISTIL_API_KEY", "OPENAI_API_KEY", "HF_TOKEN", *(f"DISTIL_{limit.upper()}" for limit in MEANT)):
+    limits = [
+        f"DISTIL_{who}{limit.upper()}" for limit in MEANT for who in ("", *(f"{role.upper()}_" for role in ROLES))
+    ]
+    keys = [known["key"] for known in PROVIDERS.values()]
+    for name in ("DISTIL_API_KEY", "DISTIL_KEYS", "HF_TOKEN", *keys, *limits):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
     return tmp_path

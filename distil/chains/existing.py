@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 from distil.chains.collect import make_chain
 from distil.chains.existing_rows import Given, file_rows, hub_row
 from distil.llm.cache import Reply
-from distil.llm.transport import split_reasoning
+from distil.llm.replies import split_reasoning
 from distil.problems.dedup import clean
 from distil.problems.errors import ProblemError
 from distil.problems.hub import CHAIN_SETS, chains_map, stream

@@ -14,13 +14,16 @@ import lzma
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 
 from distil.workspace.files import appending, write_all
 
 HEAD = b'{"key": "'
+START = re.compile(  # how a line begins: its key, what it cost if there was a price, and the model as JSON has it
+    rb'\{"key": "([0-9a-f]{64})", (?:"dollars": ([0-9.e+-]+), )?"request": \{"model": ("(?:[^"\\]|\\.)*")'
+)
 USAGE = re.compile(rb'"prompt_tokens": (\d+), "completion_tokens": (\d+)\}\}\s*$')  # how every line ends
 DIFF_LINES = 6  # of each side
 
@@ -31,11 +34,17 @@ class ChatError(RuntimeError):
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer: `text` without the reasoning, `reasoning` (may be empty), tokens by the server's own count."""
+    """One answer: `text` without the reasoning, `reasoning` (may be empty), tokens by the server's own count.
+
+    With the finish_reason `length` it was cut off. If then `text` is empty, the model thought until the limit and said
+    nothing. `reasoning_tokens` are those of `completion_tokens` that it thought with: by the server's count or else by
+    the share of characters; 0 without reasoning, and in answers of stores that do not say it.
+    """
 
     text: str
     reasoning: str
     finish_reason: str
+    reasoning_tokens: int = field(default=0, kw_only=True)  # here, so that a stored line ends in the two counts below
     prompt_tokens: int
     completion_tokens: int
 
@@ -85,15 +94,15 @@ class Store:
     """Replies by request: in the file `path`, or with `recording` those of a shipped recording, read only.
 
     Several processes may use the same file. Each appends whole lines under a lock, after it has read what the others
-    appended. `prompt_tokens` and `completion_tokens` are sums over all replies. Raises ChatError for a line that holds
-    no reply, and from `put` if the disk is full.
+    appended. `dollars` is what all replies that say so have cost together; `unpriced` has the prompt and completion
+    tokens of the others, by model (as JSON has it). Raises ChatError for a line that holds no reply, and from `put` if
+    the disk is full.
     """
 
     def __init__(self, path: Path | None = None, recording: str | None = None):
         self.path = path
         self.places: dict[bytes, tuple[int, int]] = {}  # digest of the request -> offset and length of its line
-        self.end = 0  # every whole line before this byte is in `places`
-        self.prompt_tokens = self.completion_tokens = 0
+        self._forget()
         self.memory = bytearray()  # the lines, where there is no file
         if recording:
             self.memory += read_recording(recording)
@@ -101,11 +110,16 @@ class Store:
                 self._note(line)
         self.refresh()
 
+    def _forget(self) -> None:
+        self.places.clear()
+        self.end, self.dollars = 0, 0.0  # every whole line before the byte `end` is in `places`
+        self.unpriced: dict[bytes, list[int]] = {}
+
     def refresh(self) -> None:
         """Find what others have stored since."""
         size = self.path.stat().st_size if self.path is not None and self.path.exists() else 0
         if self.path is not None and size < self.end:  # somebody has deleted the file
-            self.places, self.end, self.prompt_tokens, self.completion_tokens = {}, 0, 0, 0
+            self._forget()
         if size > self.end:
             self._index()
 
@@ -125,9 +139,10 @@ class Store:
         for digest in list(self.places):
             yield self._row(digest)
 
-    def put(self, body: dict, reply: Reply) -> None:
-        """Append an answer in one piece; nothing is written if another process has stored one meanwhile."""
-        row = {"key": request_key(body), "request": body, "reply": vars(reply)}
+    def put(self, body: dict, reply: Reply, dollars: float | None = None) -> None:
+        """Append an answer in one piece, with what it cost; nothing if another process has stored one meanwhile."""
+        cost = {} if dollars is None else {"dollars": round(dollars, 12)}
+        row = {"key": request_key(body)} | cost | {"request": body, "reply": vars(reply)}
         line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
         if self.path is None:
             self.memory += line
@@ -161,21 +176,26 @@ class Store:
         if line == b"\n":
             self.end += 1
             return
-        usage = USAGE.search(line, max(0, len(line) - 100))
+        usage, start = USAGE.search(line, max(0, len(line) - 100)), START.match(line)
         try:
-            if line.startswith(HEAD) and usage:
-                digest, counts = bytes.fromhex(line[len(HEAD) : len(HEAD) + 64].decode()), usage.groups()
+            if start and usage:
+                key, dollars, model, counts = start[1].decode(), start[2], start[3], usage.groups()
             else:  # not as we write it: read the whole
                 row = json.loads(line)
-                digest = bytes.fromhex(row["key"])
+                key, dollars, model = row["key"], row.get("dollars"), json_name(row["request"]["model"])
                 counts = row["reply"]["prompt_tokens"], row["reply"]["completion_tokens"]
+            digest, tokens = bytes.fromhex(key), [int(count) for count in counts]
+            cost = None if dollars is None else float(dollars)
         except (ValueError, KeyError, TypeError):
             where = f"{self.path}, the line at byte {self.end}"
             raise ChatError(f"{where}, holds no answer: delete that line and give the command again") from None
         if digest not in self.places:
             self.places[digest] = (self.end, len(line))
-            self.prompt_tokens += int(counts[0])
-            self.completion_tokens += int(counts[1])
+            if cost is not None:
+                self.dollars += cost
+            else:
+                sums = self.unpriced.setdefault(model, [0, 0])
+                sums[:] = sums[0] + tokens[0], sums[1] + tokens[1]
         self.end += len(line)
 
     def _row(self, digest: bytes) -> dict:
@@ -185,6 +205,11 @@ class Store:
         with open(self.path, "rb") as lines:
             lines.seek(start)
             return json.loads(lines.read(length))
+
+
+def json_name(model: str) -> bytes:
+    """A model's name as a stored line has it."""
+    return json.dumps(model, ensure_ascii=False).encode()
 
 
 def describe_difference(body: dict, store: Store) -> str:

@@ -13,10 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from distil.llm.cache import ChatError, Reply, Store, describe_difference, request, request_key
-from distil.llm.endpoints import api_key, check_endpoint
+from distil.llm.cache import ChatError, Reply, Store, describe_difference, json_name, request, request_key
+from distil.llm.cut_off import CutOff
+from distil.llm.endpoints import check_endpoint
+from distil.llm.keys import NO_KEY, api_key, claim
 from distil.llm.limits import Budget, Limits
-from distil.llm.transport import CONTENT_FILTER, NO_KEY, RequestError, Transport, run_coroutine
+from distil.llm.transport import CONTENT_FILTER, RequestError, Transport, run_coroutine
 from distil.models.vllm_server import DEFAULT_CONCURRENCY, LOG, VLLM, Server, serve_command
 from distil.workspace.environment import quiet
 
@@ -40,27 +42,29 @@ class Chat:
     `vllm` is a server of our own. It starts when an answer is first missing, and ends with `close`.
 
     `map` answers many requests at once; every answer is in `store` before it is returned. `limits` are the fields of
-    `Limits.read`, by default from the environment. `failures` lists the requests of the last `map` that failed for
-    good; `totals` counts requests and tokens. Raises ChatError where the endpoint or a limit cannot be used.
+    `Limits.read`, by default from the environment, those of `role` (`distil.llm.roles`) first. `failures` lists the
+    requests of the last `map` that failed for good; `totals` counts requests and tokens. Raises ChatError where the
+    endpoint or a limit cannot be used.
     """
 
-    def __init__(self, model: str, endpoint: str, store: Path | None = None, **limits: object):
-        check_endpoint(endpoint)
-        self.model, self.endpoint = model, endpoint
-        self.limits = Limits.read(
-            **({"default_concurrency": DEFAULT_CONCURRENCY if endpoint == VLLM else None} | limits)
-        )
+    def __init__(self, model: str, endpoint: str, store: Path | None = None, role: str = "", **limits: object):
+        check_endpoint(endpoint, role)
+        self.model, self.endpoint, self.role = model, endpoint, role
+        default = {"default_concurrency": DEFAULT_CONCURRENCY if endpoint == VLLM else None}
+        self.limits = Limits.read(role=role, **(default | limits))
         self.server = Server((store or Path(LOG)).with_name(LOG), "endpoint") if endpoint == VLLM else None
         self.recorded = endpoint.startswith("recorded:")
         name = endpoint.removeprefix("recorded:") if self.recorded else None
         self.store = Store(None if self.recorded else store, recording=name)
-        self.asked = self.from_store = 0
+        self.asked = self.from_store = self.cut_off = 0
         self.used = {"asked": [0, 0], "stored": [0, 0]}  # prompt and completion tokens
         self.failures: list[Failure] = []
         if not self.recorded:
             self.budget = Budget(self.limits)
+        self.transport: Transport | None = None
         if not (self.recorded or self.server):
-            self.transport = Transport(endpoint, api_key(endpoint), self.limits)
+            claim(endpoint)
+            self.transport = Transport(endpoint, model, api_key(endpoint), self.limits)
 
     def map(
         self,
@@ -70,12 +74,15 @@ class Chat:
         temperature: float = 0.0,
         seeds: Sequence[int] | None = None,
         label: str = "requests",
+        limit: str = "",
     ) -> list[Reply | None]:
         """Answer each prompt, a list of messages, in order. None stands for a request that failed after retries.
 
+        `limit` names the parameter that `max_tokens` comes from. With it, the map stops once most answers are cut off.
+
         Raises ChatError at once where trying again cannot help: a bad key, an unknown model, a context too long, a
-        full disk, the cost reached, or a recording that holds no answer to one of the requests; StageError if a server
-        of our own does not start.
+        full disk, the cost reached, most answers cut off, or a recording that holds no answer to one of the requests;
+        StageError if a server of our own does not start.
         """
         seeds = seeds or [0] * len(prompts)
         bodies = [
@@ -96,9 +103,9 @@ class Chat:
             if not quiet():
                 print(f"starting vLLM with {self.model}, which takes a minute or more: {self.server.log}")
             self.server.start(serve_command(self.model, self.model), TEACHER_MEMORY_SHARE)
-            self.transport = Transport(self.server.url, NO_KEY, self.limits)
+            self.transport = Transport(self.server.url, self.model, NO_KEY, self.limits)
         if waiting:
-            run_coroutine(self._ask_all(waiting, label, reasons))
+            run_coroutine(self._ask_all(waiting, label, reasons, CutOff(limit, max_tokens)))
         self.failures = [
             Failure(label, index, body, reasons[key])
             for index, (key, body) in enumerate(zip(keys, bodies, strict=True))
@@ -119,6 +126,7 @@ class Chat:
                 used = self.used["asked" if key in waiting else "stored"]
                 used[0] += reply.prompt_tokens
                 used[1] += reply.completion_tokens
+                self.cut_off += reply.finish_reason == "length"
         return replies
 
     def close(self) -> None:
@@ -127,20 +135,24 @@ class Chat:
             self.server.stop()
 
     def totals(self) -> dict:
-        """Requests and tokens so far, asked now and from the store, and the dollars that the asked ones cost."""
-        figures = {"asked": self.asked, "from_store": self.from_store}
+        """Who was asked; requests and tokens so far, asked now and from the store; what the asked ones cost in dollars.
+
+        `cut_off` counts the answers that ended by length, `left_out` has the fields that the endpoint refused.
+        """
+        figures = {"model": self.model, "endpoint": self.endpoint, "asked": self.asked, "from_store": self.from_store}
+        figures |= {"cut_off": self.cut_off, "left_out": self.transport.dialect.told() if self.transport else []}
         for name, (prompt, completion) in self.used.items():
             figures |= {f"{name}_prompt_tokens": prompt, f"{name}_completion_tokens": completion}
         if self.limits.price and not self.recorded:
             figures["dollars"] = round(self.budget.cost(*self.used["asked"]), 4)
         return figures
 
-    async def _ask_all(self, waiting: dict[str, dict], label: str, reasons: dict[str, str]) -> None:
+    async def _ask_all(self, waiting: dict[str, dict], label: str, reasons: dict[str, str], cut_off: CutOff) -> None:
         from tqdm.auto import tqdm
 
         jobs = iter(waiting.items())  # shared: each worker takes the next
         changed = asyncio.Condition()
-        self.budget.note(self.store.prompt_tokens, self.store.completion_tokens)
+        self.budget.note(self.store.dollars + self.budget.cost(*self.store.unpriced.get(json_name(self.model), (0, 0))))
         bar = tqdm(total=len(waiting), desc=label, disable=quiet(), mininterval=1.0)
         begun, tokens, in_a_row, refused = time.monotonic(), 0, 0, 0
 
@@ -156,8 +168,9 @@ class Chat:
                     reply = await self.transport.send(body)
                     known = reply.prompt_tokens + reply.completion_tokens
                     cost = self.budget.cost(reply.prompt_tokens, reply.completion_tokens) if known else worst_case
-                    self.store.put(body, reply)
+                    self.store.put(body, reply, cost if self.limits.price else None)
                     tokens, in_a_row = tokens + reply.completion_tokens, 0
+                    cut_off.note(reply, label)
                 except RequestError as failure:
                     reasons[key] = str(failure)
                     in_a_row += 1

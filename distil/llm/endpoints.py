@@ -1,35 +1,46 @@
-"""Addresses that a model can be asked at: is an address well-formed, is there a key for it, does a server listen?"""
+"""Addresses that a model can be asked at: is one well-formed, is there a key for it, does it serve the model?"""
 
 from __future__ import annotations
 
-import os
+import difflib
+import json
 import socket
+from dataclasses import dataclass
+from http.client import HTTPException
 from urllib.parse import urlparse
+from urllib.request import HTTPRedirectHandler, HTTPSHandler, ProxyHandler, Request, build_opener
 
 from distil.llm.cache import ChatError, recording_file
+from distil.llm.keys import LOCAL_HOSTS, NO_KEY, OTHER, advice, api_key, check_way, provider, proxy_of
 from distil.llm.limits import Limits
-from distil.llm.transport import NO_KEY
+from distil.llm.transport import trusted
 from distil.models.vllm_server import VLLM
 from distil.models.vllm_server import check as check_vllm
 
-LOCAL_HOSTS = {"localhost", "127.0.0.1", "::1"}
-KEY_VARIABLES = ("DISTIL_API_KEY", "OPENAI_API_KEY")
+PATIENCE = 5  # seconds for a server to say what it serves
+SHOWN = 5  # models that an error lists
 
 
-def api_key(endpoint: str) -> str | None:
-    """The key for an endpoint, from the environment. A server on this machine needs none."""
-    for name in KEY_VARIABLES:
-        if os.environ.get(name, "").strip():
-            return os.environ[name].strip()
-    return NO_KEY if urlparse(endpoint).hostname in LOCAL_HOSTS else None
+@dataclass(frozen=True)
+class Role:
+    """Who is asked for one kind of answer (`distil.llm.roles.ROLES`): a model at an endpoint."""
+
+    role: str
+    model: str
+    endpoint: str
 
 
-def check_endpoint(endpoint: str) -> None:
+def is_endpoint(text: str) -> bool:
+    """Does a text stand for an endpoint: recorded:NAME, vllm, or a URL, well-formed or not?"""
+    return text == VLLM or text.startswith(("http://", "https://", "recorded:"))
+
+
+def check_endpoint(endpoint: str, role: str = "") -> None:
     """Raise ChatError unless `endpoint` is `recorded:NAME`, `vllm`, or a URL with a key where one is needed.
 
-    The limits in the environment (`distil.llm.limits`) are checked with it.
+    The limits in the environment (`distil.llm.limits`) for `role` are checked with it.
     """
-    Limits.read()
+    Limits.read(role=role)
     if endpoint == VLLM:
         return
     if endpoint.startswith("recorded:"):
@@ -43,14 +54,16 @@ def check_endpoint(endpoint: str) -> None:
     if url.username or url.password or url.query:  # not repeated here: it may be a key
         raise ChatError(
             f"the endpoint's address at {url.hostname} carries a user, a key or a query, and would be written into "
-            f"meta.json: give it without, and the key in the environment variable {KEY_VARIABLES[0]}"
+            f"meta.json: give it without, and the key in an environment variable, such as {OTHER}"
         )
     try:
         int(url.port or 0)
     except ValueError:
         raise ChatError(f"endpoint {endpoint}: the port is a number from 1 to 65535") from None
-    if api_key(endpoint) is None:
-        raise ChatError(f"endpoint {endpoint} needs a key: set the environment variable {' or '.join(KEY_VARIABLES)}")
+    key = api_key(endpoint)
+    if key is None:
+        raise ChatError(f"endpoint {endpoint} needs a key: {advice(endpoint)}")
+    check_way(endpoint, key)
 
 
 def check_listening(endpoint: str) -> None:
@@ -70,3 +83,50 @@ def check_listening(endpoint: str) -> None:
             f"nobody listens at {endpoint} ({error.strerror or error}): start the server there, or name another with "
             "--set endpoint=URL"
         ) from None
+
+
+def check_model(role: Role, max_tokens: int) -> None:
+    """Raise ChatError if the model cannot answer with so many tokens, or is not there.
+
+    What is documented is known beforehand; a server is asked which models it has and how long their context is. Only a
+    server on this machine has to list the model. A server that does not say within PATIENCE seconds is no error.
+    """
+    what = f"{role.role}={role.model} at {role.endpoint}"
+    most = provider(role.endpoint).get("most", {}).get(role.model)
+    if most and max_tokens > most:
+        raise ChatError(f"{what} answers with {most} tokens at most, and is to be asked for {max_tokens}: lower that")
+    url = urlparse(role.endpoint)
+    models = served_models(role.endpoint) if url.scheme in {"http", "https"} else None
+    if models is None:
+        return
+    longest = models.get(role.model)
+    if longest and longest <= max_tokens:
+        raise ChatError(
+            f"{what} has a context of {longest} tokens, prompt included, and is to be asked for {max_tokens}: lower "
+            "that, or start the server with a longer context"
+        )
+    if role.model not in models and url.hostname in LOCAL_HOSTS:
+        near = difflib.get_close_matches(role.model, models, SHOWN, 0.4) or [*models][:SHOWN]
+        raise ChatError(f"{what}: no such model there; it serves {', '.join(near) or 'none'}")
+
+
+class NoRedirect(HTTPRedirectHandler):
+    """Follow no redirect: it could take the key to another host."""
+
+    def redirect_request(self, *_) -> None:
+        return None
+
+
+def served_models(endpoint: str) -> dict[str, int] | None:
+    """{model: tokens of its context, 0 if not told}, as the server says; None if it does not."""
+    key, proxy = api_key(endpoint), proxy_of(endpoint)
+    request = Request(f"{endpoint.rstrip('/')}/models", headers={"Authorization": f"Bearer {key or NO_KEY}"})
+    proxies = ProxyHandler({urlparse(endpoint).scheme: proxy} if proxy else {})
+    try:
+        with build_opener(proxies, NoRedirect, HTTPSHandler(context=trusted())).open(
+            request, timeout=PATIENCE
+        ) as answer:
+            rows = json.load(answer)["data"]
+        return {str(row["id"]): int(row.get("max_model_len") or 0) for row in rows}
+    except (OSError, HTTPException, ValueError, LookupError, TypeError, AttributeError):
+        return None

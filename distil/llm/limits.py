@@ -20,13 +20,22 @@ MEANT = {
     "max_cost": "dollars, such as 5",
     "extra": 'a JSON object for the request, such as {"chat_template_kwargs": {"enable_thinking": false}}',
 }
-RESERVED_FIELDS = ("model", "messages", "max_tokens", "seed", "stream", "n")  # what `extra` may not set
+RESERVED_FIELDS = (  # what `extra` may not set
+    "model",
+    "messages",
+    "max_tokens",
+    "max_completion_tokens",
+    "seed",
+    "stream",
+    "stream_options",
+    "n",
+)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """`rpm` and `tpm`: requests and tokens a minute; `timeout`: seconds a request; `price`: dollars per million prompt
-    and completion tokens; `max_cost`: dollars; `extra`: more fields of every request. None is no limit.
+    """`rpm` and `tpm`: requests and tokens a minute; `timeout`: seconds without a word; `price`: dollars per million
+    prompt and completion tokens; `max_cost`: dollars; `extra`: more fields of every request. None is no limit.
     """
 
     concurrency: int = 64
@@ -38,17 +47,18 @@ class Limits:
     extra: dict = field(default_factory=dict)
 
     @classmethod
-    def read(cls, default_concurrency: int | None = None, **given: object) -> Limits:
-        """Read each limit: as given, or else from $DISTIL_<NAME>.
+    def read(cls, default_concurrency: int | None = None, role: str = "", **given: object) -> Limits:
+        """Read each limit: as given, or else from $DISTIL_<ROLE>_<NAME>, or else from $DISTIL_<NAME>.
 
-        `default_concurrency` is the concurrency where neither says one.
+        `default_concurrency` is the concurrency where none says one. The cost is limited for the whole run, whatever
+        the role: there is no $DISTIL_<ROLE>_MAX_COST.
 
         Raises ChatError for what cannot be meant.
         """
         values = {"concurrency": default_concurrency} if default_concurrency else {}
         for name in [f.name for f in fields(cls)]:
             value = given.pop(name, None)
-            source = name if value is not None else f"DISTIL_{name.upper()}"
+            source = name if value is not None else variable(name, role)
             value = value if value is not None else os.environ.get(source, "").strip() or None
             if value is not None:
                 try:
@@ -57,9 +67,18 @@ class Limits:
                     raise ChatError(f"{source}={value!r}: give {MEANT[name]}") from None
         if given:
             raise TypeError(f"no limit {', '.join(given)}; there are {', '.join(MEANT)}")
+        if role and os.environ.get(own := f"DISTIL_{role.upper()}_MAX_COST"):
+            raise ChatError(f"{own}: a limit of the cost holds for the whole run; set DISTIL_MAX_COST")
         if "max_cost" in values and "price" not in values:
-            raise ChatError(f"DISTIL_MAX_COST needs DISTIL_PRICE: {MEANT['price']}")
+            also = f" or DISTIL_{role.upper()}_PRICE" if role else ""
+            raise ChatError(f"DISTIL_MAX_COST needs DISTIL_PRICE{also}: {MEANT['price']}")
         return cls(**values)
+
+
+def variable(name: str, role: str) -> str:
+    """The environment variable of a limit: the role's own if it is set."""
+    own = f"DISTIL_{role}_{name}".upper()
+    return own if role and os.environ.get(own, "").strip() else f"DISTIL_{name.upper()}"
 
 
 def convert(name: str, value: Any) -> object:
@@ -90,9 +109,9 @@ class Budget:
     def __init__(self, limits: Limits):
         self.limits, self.spent, self.reserved, self.under_way = limits, 0.0, 0.0, 0
 
-    def note(self, prompt_tokens: int, completion_tokens: int) -> None:
-        """Count the tokens in the run's store: this process, an earlier one or another has paid for them."""
-        self.spent = max(self.spent, self.cost(prompt_tokens, completion_tokens))
+    def note(self, dollars: float) -> None:
+        """Count what the answers in the run's store have cost: this process, an earlier one or another has paid it."""
+        self.spent = max(self.spent, dollars)
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
         """Dollars; 0 without a price."""

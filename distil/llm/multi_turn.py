@@ -71,8 +71,11 @@ def joined(parts: Sequence[Reply]) -> Reply:
         return last
     thoughts = [*(part.reasoning or part.text for part in before), last.reasoning]
     thoughts = [TAGS.sub("", unboxed(text)).strip() for text in thoughts if text.strip()]
-    tokens = sum(part.completion_tokens for part in parts)
+    last = dataclasses.replace(
+        last,
+        completion_tokens=sum(part.completion_tokens for part in parts),
+        reasoning_tokens=sum(part.reasoning_tokens for part in parts),
+    )
     if not last.text:
-        return dataclasses.replace(last, reasoning="\n\n".join(thoughts), completion_tokens=tokens)
-    text = "\n\n".join([*thoughts, last.text])
-    return dataclasses.replace(last, text=text, reasoning="", completion_tokens=tokens)
+        return dataclasses.replace(last, reasoning="\n\n".join(thoughts))
+    return dataclasses.replace(last, text="\n\n".join([*thoughts, last.text]), reasoning="")

@@ -1,4 +1,4 @@
-"""Sends one request to an OpenAI-compatible endpoint: with rate limits, a timeout and retries; reads the Reply.
+"""Sends one request to an OpenAI-compatible endpoint: with rate limits, retries, an end to silence; reads the Reply.
 
 It uses aiohttp, which needs a fraction of the processor time that the `openai` package needs. With many requests under
 way at once, that package itself becomes the bottleneck (benchmarks/client.py measures both).
@@ -16,20 +16,18 @@ import time
 from collections.abc import Coroutine
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
-from urllib.parse import urlparse
-from urllib.request import getproxies, proxy_bypass
 
 from distil.llm.cache import ChatError, Reply
+from distil.llm.dialect import Dialect
+from distil.llm.keys import NO_KEY, advice, check_way, mask, proxy_of
 from distil.llm.limits import Limits
+from distil.llm.replies import Answer, error_message
 
 MAX_ATTEMPTS = 6
 FIRST_BACKOFF, MAX_BACKOFF = 0.5, 30.0  # seconds between attempts: doubled each time
 MAX_RETRY_AFTER = 600.0  # seconds; a server that asks for a longer wait means that a quota is used up
 RETRYABLE_STATUS = (408, 409, 425, 429)  # of the 4xx; 5xx are all retried
 CONTENT_FILTER = re.compile(r"content[_ ]filter|data_inspection|content exists risk", re.IGNORECASE)
-NO_KEY = "none"  # what a server on this machine gets
-LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # half of a character, which JSON may carry and no file or request can
 CATCH_UP = 0.05  # seconds that a late start may be made good by the next, else timers make the pace too slow
 
 
@@ -70,26 +68,32 @@ class RateLimiter:
         self.paused_until = max(self.paused_until, time.monotonic() + seconds)
 
 
-class Transport:
-    """A connection to one endpoint, open within `async with`. What the endpoint says is passed on without the key."""
+class Refused(Exception):
+    """The endpoint refuses a field of this request, which is sent again without it."""
 
-    def __init__(self, endpoint: str, key: str, limits: Limits):
+
+class Transport:
+    """A connection to one model at one endpoint, open within `async with`.
+
+    What the endpoint says is passed on without any key. Raises ChatError for a key that others could read on its way.
+    """
+
+    def __init__(self, endpoint: str, model: str, key: str, limits: Limits):
         self.endpoint, self.key, self.limits = endpoint, key, limits
+        self.dialect = Dialect(endpoint, model)
         self.rate_limiter = RateLimiter(limits)
         self.answered = self.tokens = 0  # for the mean length of an answer with its prompt
 
     async def __aenter__(self) -> Transport:
         import aiohttp
-        import certifi
 
-        trusted = ssl.create_default_context()
-        trusted.load_verify_locations(certifi.where())  # some Pythons come without any certificates
         self.lock = asyncio.Lock()
-        url = urlparse(self.endpoint)  # the proxy is looked up here: aiohttp would do so for every request, in a thread
-        self.proxy = None if proxy_bypass(url.hostname) else getproxies().get(url.scheme)
+        check_way(self.endpoint, self.key)
+        self.proxy = proxy_of(self.endpoint)  # looked up here: aiohttp would do so for every request, in a thread
+        silence = self.limits.timeout
         self.session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self.limits.concurrency, ssl=trusted),
-            timeout=aiohttp.ClientTimeout(total=self.limits.timeout),
+            connector=aiohttp.TCPConnector(limit=self.limits.concurrency, ssl=trusted()),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=silence, sock_read=silence),
             headers={"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"},
         )
         return self
@@ -102,19 +106,21 @@ class Transport:
 
         Raises RequestError if it fails for good, ChatError where no request can succeed.
         """
-        data = json.dumps(body, ensure_ascii=False).encode()
-        guess = self.tokens / self.answered if self.answered else len(data) / 3 + body["max_tokens"]
-        for attempt in range(MAX_ATTEMPTS):
+        guess = self.tokens / self.answered if self.answered else len(json.dumps(body)) / 3 + body["max_tokens"]
+        attempts = 0
+        while attempts < MAX_ATTEMPTS:
             await self.rate_limiter.acquire(guess, self.lock)
             try:
-                reply = await self._once(data)
+                reply = await self._once(self.dialect.translate(body))
+            except Refused:  # each time with one field less
+                continue
             except RetryableError as fault:
-                reason = str(fault)
+                reason, attempts = str(fault), attempts + 1
                 if fault.retry_after > MAX_RETRY_AFTER:
                     raise RequestError(f"{reason} (asks to wait {fault.retry_after:.0f} s)") from None
                 self.rate_limiter.pause(fault.retry_after)
-                if attempt + 1 < MAX_ATTEMPTS:
-                    longest = min(MAX_BACKOFF, FIRST_BACKOFF * 2**attempt)
+                if attempts < MAX_ATTEMPTS:
+                    longest = min(MAX_BACKOFF, FIRST_BACKOFF * 2 ** (attempts - 1))
                     await asyncio.sleep(random.uniform(longest / 2, longest))  # apart from others that failed with it
             else:
                 used = reply.prompt_tokens + reply.completion_tokens
@@ -123,12 +129,19 @@ class Transport:
                 return reply
         raise RequestError(f"{reason} ({MAX_ATTEMPTS} attempts)")
 
-    async def _once(self, data: bytes) -> Reply:
+    async def _once(self, sent: dict) -> Reply:
         import aiohttp
 
         url = f"{self.endpoint.rstrip('/')}/chat/completions"
+        data = json.dumps(sent, ensure_ascii=False).encode()
+        answer, kind = Answer(), "no type"
         try:
             async with self.session.post(url, data=data, proxy=self.proxy, allow_redirects=False) as response:
+                kind = response.headers.get("Content-Type", "no content type")
+                if 200 <= response.status < 300:
+                    async for piece in response.content.iter_any():
+                        answer.feed(piece)
+                    return answer.reply()
                 raw = await response.read()
         except aiohttp.ClientConnectorCertificateError as error:
             raise ChatError(
@@ -136,28 +149,37 @@ class Transport:
                 "own signs it, name the proxy's certificates in the environment variable SSL_CERT_FILE"
             ) from None
         except TimeoutError:
-            raise RetryableError(f"no answer within {self.limits.timeout:g} s") from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise RetryableError(f"nothing came for {self.limits.timeout:g} s") from None
+        except (aiohttp.ClientError, OSError) as error:
             raise RetryableError(self.mask(f"no whole answer: {type(error).__name__}: {error}")) from None
-        if 200 <= response.status < 300:
-            try:
-                return read_reply(json.loads(raw))
-            except ValueError as error:
-                kind = response.headers.get("Content-Type", "no content type")
-                raise RetryableError(
-                    self.mask(f"{error} in an answer of {kind}: {raw[:200].decode(errors='replace')!r}")
-                ) from None
+        except ValueError as error:
+            said = self.mask(f"{error} in an answer of {kind}: {answer.head.decode(errors='replace')!r}")
+            raise (RequestError if CONTENT_FILTER.search(str(error)) else RetryableError)(said) from None
+        if self.dialect.learn(sent, response.status, raw):
+            raise Refused
         words = self.mask(error_message(raw))
         said = f"HTTP {response.status}: {words}"
         if response.status == 400 and CONTENT_FILTER.search(words):
             raise RequestError(said)
         if "insufficient_quota" in words or 300 <= response.status < 500 and response.status not in RETRYABLE_STATUS:
-            raise ChatError(f"{self.endpoint} refused ({said}). What was answered before is kept; mend this first")
+            about = f"; {advice(self.endpoint)}" if response.status in (401, 403) else ""
+            raise ChatError(
+                f"{self.endpoint} refused ({said}){about}. What was answered before is kept; mend this first"
+            )
         raise RetryableError(said, retry_after_seconds(response.headers.get("Retry-After", "")))
 
     def mask(self, text: str) -> str:
-        """Replace the key, which some endpoints echo."""
-        return text if self.key == NO_KEY else text.replace(self.key, "***")
+        """Replace every key, since some endpoints repeat them."""
+        return mask(text if self.key == NO_KEY else text.replace(self.key, "***"))
+
+
+def trusted() -> ssl.SSLContext:
+    """The certificates of this machine and certifi's: some Pythons come without any."""
+    import certifi
+
+    context = ssl.create_default_context()
+    context.load_verify_locations(certifi.where())
+    return context
 
 
 def retry_after_seconds(header: str) -> float:
@@ -168,44 +190,6 @@ def retry_after_seconds(header: str) -> float:
         return max(0.0, (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds())
     except (ValueError, TypeError):
         return 0.0
-
-
-def error_message(raw: bytes) -> str:
-    """The message of an error response: message and code of the usual JSON, or the text of the body."""
-    try:
-        answer = json.loads(raw)
-        error = answer.get("error", answer)
-        words = " ".join(str(error[k]) for k in ("message", "detail", "code", "type") if error.get(k))
-    except (ValueError, AttributeError):
-        words = ""
-    return (words or raw.decode(errors="replace"))[:500]
-
-
-def read_reply(answer: Any) -> Reply:
-    """A chat completion as a Reply. Raises ValueError for JSON of any other shape."""
-    try:
-        choice = answer["choices"][0]
-        message, usage = choice["message"], answer.get("usage") or {}
-        fields = [message.get(name) for name in ("reasoning_content", "reasoning")]
-        reasoning = next((text for text in fields if text and isinstance(text, str)), None)
-        text, reasoning = split_reasoning(message.get("content") or "", reasoning)
-        text, reasoning = LONE_SURROGATE.sub("\ufffd", text), LONE_SURROGATE.sub("\ufffd", reasoning)
-        counts = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
-        return Reply(text, reasoning, choice.get("finish_reason") or "", *counts)
-    except (LookupError, TypeError, AttributeError):
-        raise ValueError("no choice with a message") from None
-
-
-def split_reasoning(text: str, reasoning: str | None) -> tuple[str, str]:
-    """(answer, reasoning) from a message, whether the reasoning came in a field or between <think> tags."""
-    if reasoning:
-        return text.strip(), reasoning.strip()
-    if "</think>" in text:  # the opening tag is often part of the template and not sent
-        before, after = text.split("</think>", 1)
-        return after.strip(), before.replace("<think>", "").strip()
-    if text.lstrip().startswith("<think>"):  # cut off while still thinking
-        return "", text.replace("<think>", "", 1).strip()
-    return text.strip(), ""
 
 
 def run_coroutine(coroutine: Coroutine) -> None:

@@ -6,7 +6,7 @@ import os
 import shutil
 from importlib import metadata, util
 
-from distil.llm.endpoints import KEY_VARIABLES
+from distil.llm.keys import NAMED, OTHER, PROVIDERS, named
 from distil.pipeline.progress import progress, report_folder
 from distil.train import attention
 from distil.workspace.environment import RECORDED_PACKAGES, environment, root
@@ -42,8 +42,12 @@ def doctor() -> int:
             if package != "unsloth":
                 missing.append(package)
             print(f"{package:13} missing" + (" (needed on a GPU only)" if package == "unsloth" else ""))
-    for name in (*KEY_VARIABLES, "HF_TOKEN"):
-        print(f"{name:15} {'set' if os.environ.get(name) else 'not set'}")
+    keys = sorted({OTHER, "HF_TOKEN", *named().values(), *(known["key"] for known in PROVIDERS.values())})
+    for name in filter(os.environ.get, keys):
+        print(f"{name:18} set")
+    print(f"keys not set: {', '.join(name for name in keys if not os.environ.get(name))}")
+    for host, name in named().items():
+        print(f"{NAMED}: {host} gets the key in {name}")
     if missing:
         print(f"missing: {', '.join(missing)}; install with `make install`")
     return int(bool(missing))

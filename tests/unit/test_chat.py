@@ -8,7 +8,7 @@ from loopback import Refusal, serve
 from distil.llm.cache import ChatError, Reply, Store, request, request_key
 from distil.llm.client import Chat
 from distil.llm.endpoints import check_endpoint
-from distil.llm.transport import split_reasoning
+from distil.llm.replies import split_reasoning
 from distil.pipeline import record
 
 PROMPTS = [[{"role": "user", "content": f"question {i}"}] for i in range(20)]
@@ -125,7 +125,7 @@ def test_an_address_that_carries_a_key_is_refused_without_repeating_it(project):
 
 
 def test_a_proxy_of_the_environment_is_used(project, monkeypatch):
-    monkeypatch.setenv("DISTIL_API_KEY", "k")
+    monkeypatch.setenv("DISTIL_API_KEY", "none")  # a key would be refused: the proxy could read it
     with serve(lambda body: "by proxy") as (endpoint, _):
         monkeypatch.setenv("http_proxy", endpoint.removesuffix("/v1"))
         monkeypatch.setenv("no_proxy", "")
@@ -146,16 +146,19 @@ def test_extra_fields_are_sent_and_are_part_of_the_key_only_if_given(tmp_path, p
 
 def test_the_key_is_stored_nowhere(tmp_path, project, monkeypatch):
     secret = "abc-very-secret"
-    monkeypatch.setenv("DISTIL_API_KEY", secret)
+    monkeypatch.setenv("MINE", secret)
+    monkeypatch.setenv("DISTIL_KEYS", "127.0.0.1=MINE")
     with serve(lambda body: "yes") as (endpoint, seen):
         Chat("m", endpoint, store=tmp_path / "s.jsonl").map(PROMPTS[:2], max_tokens=5)
-    assert secret not in (tmp_path / "s.jsonl").read_text() and secret not in json.dumps(seen)
+    assert [headers["Authorization"] for headers in seen.headers] == [f"Bearer {secret}"] * 2
+    assert secret not in (tmp_path / "s.jsonl").read_text() and secret not in json.dumps(seen.raw)
 
 
 @pytest.mark.parametrize("status", [401, 503])
 def test_a_key_that_the_endpoint_echoes_is_masked(status, tmp_path, project, monkeypatch, capfd):
     secret = "abc-very-secret"
-    monkeypatch.setenv("DISTIL_API_KEY", f"{secret}\n")  # as read from a file
+    monkeypatch.setenv("MINE", f"{secret}\n")  # as read from a file
+    monkeypatch.setenv("DISTIL_KEYS", "127.0.0.1=MINE")
     monkeypatch.setattr("distil.llm.transport.FIRST_BACKOFF", 0.001)
 
     def answer(body):

@@ -48,7 +48,7 @@ def fault(kind: str) -> str:
 
 
 KINDS = {
-    "hang": "no answer within 0.2 s",
+    "hang": "nothing came for 0.2 s",
     "500": "HTTP 500: out of order",
     "503": "HTTP 503: out of order",
     "429": "HTTP 429: slower, please",

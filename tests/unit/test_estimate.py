@@ -104,7 +104,11 @@ def test_a_recording_costs_nothing(project):
 
 
 def test_what_is_in_the_store_is_told(values):
-    row = {"key": "ab" * 32, "request": {"messages": []}, "reply": {"text": "", "reasoning": "", "finish_reason": ""}}
+    row = {
+        "key": "ab" * 32,
+        "request": {"model": "m", "messages": []},
+        "reply": {"text": "", "reasoning": "", "finish_reason": ""},
+    }
     row["reply"] |= {"prompt_tokens": 1, "completion_tokens": 1}
     run_folder("r").mkdir(parents=True)
     (run_folder("r") / RESPONSES).write_text(json.dumps(row) + "\n")

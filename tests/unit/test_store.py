@@ -47,7 +47,7 @@ def test_answers_are_read_back_and_counted(tmp_path):
         store.put(body(i), REPLY)
     again = Store(tmp_path / "new" / "s.jsonl")
     assert len(again) == 3 and again.get(body(2)) == REPLY and again.get(body(3)) is None
-    assert (again.prompt_tokens, again.completion_tokens) == (9, 12)
+    assert again.unpriced == {b'"m"': [9, 12]} and again.dollars == 0
     assert [row["key"] for row in again.rows()] == keys(again.path) == [request_key(body(i)) for i in range(3)]
 
 
@@ -55,7 +55,7 @@ def test_lines_of_another_hand_are_read_and_nonsense_is_named(tmp_path):
     path = tmp_path / "s.jsonl"
     row = {"reply": vars(REPLY), "request": body(0), "key": request_key(body(0))}
     path.write_text(json.dumps(row, indent=None, separators=(",", ":")) + "\n\n")
-    assert Store(path).get(body(0)) == REPLY and Store(path).prompt_tokens == 3
+    assert Store(path).get(body(0)) == REPLY and Store(path).unpriced == {b'"m"': [3, 4]}
     size = path.stat().st_size
     path.write_text(path.read_text() + "nonsense\n")
     with pytest.raises(ChatError, match=f"s.jsonl, the line at byte {size}, holds no answer"):
