@@ -2,7 +2,7 @@
 
 python benchmarks/collect.py        (three minutes, and six more the first time; 400 MB in the temporary folder)
 
-Writes results/collect.json. The server runs in its own process and answers each request after 200 ms. The other
+Writes results/collect.json. The server runs in its own process and streams each answer within 200 ms. The other
 libraries do not fit beside our lock: each is installed into an environment of its own, kept in the cache folder.
 """
 
@@ -166,8 +166,8 @@ def main() -> None:
         best = min(rows, key=lambda row: row["ratio"])
         result = {
             "command": "python benchmarks/collect.py",
-            "what": f"{REQUESTS} requests to a server on the same machine that answers after {LATENCY} s; median of "
-            f"{REPEATS}; sequential_s is {SEQUENTIAL} requests one by one, scaled to {REQUESTS}",
+            "what": f"{REQUESTS} requests to a server on this machine that streams each answer in {LATENCY} s; median "
+            f"of {REPEATS}; sequential_s is {SEQUENTIAL} requests one by one, scaled to {REQUESTS}",
             "load": [round(x, 2) for x in os.getloadavg()],
             **{key: best[key] for key in ("concurrency", "ours_s", "ideal_s", "ratio", "sequential_s")},
             "rows": rows,
