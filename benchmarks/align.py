@@ -22,7 +22,6 @@ from pathlib import Path
 from held_out import N_TEST, measured, problems_of
 
 from distil.chains import judge, student_judge
-from distil.evaluate import metrics
 from distil.llm.cache import Reply
 from distil.models.student import generate, load_tokenizer
 from distil.models.student import load as load_student
@@ -32,6 +31,7 @@ from distil.workspace.environment import commit, environment
 from distil.workspace.files import append_jsonl, digest, read_jsonl, write_jsonl, write_text
 from distil.workspace.rows import AlignedChain, Chain, Problem, TrainingRow
 from distil.workspace.stage import run_folder
+from distil.workspace.statistics import difference
 
 SFT = {"train_tokens": 60_000, "learning_rate": 2e-4, "max_length": 512, "method": "lora"}
 SAMPLES, MAX_ROUNDS = 4, 1
@@ -168,7 +168,7 @@ def collect(run: str) -> None:
         return np.mean([[row["correct"] for row in answers] for answers in of_seeds], axis=0)
 
     gains = [
-        {"selection": name, "seeds": seeds, **metrics.difference(right(name), right(BASELINE), seed=0)}
+        {"selection": name, "seeds": seeds, **difference(right(name), right(BASELINE), seed=0)}
         for name in SETS
         if name != BASELINE
     ]
@@ -184,7 +184,7 @@ def collect(run: str) -> None:
         seen = row.trail[0]
         alone.setdefault(seen["difficulty"], []).append(dict(map(tuple, seen["reach"]))[0])
     loops["student"]["alone"] = {verdict: round(float(np.mean(shares)), 3) for verdict, shares in alone.items()}
-    gained = metrics.difference(right("student-loop"), right("student"), seed=0)
+    gained = difference(right("student-loop"), right("student"), seed=0)
     about = {"command": "python benchmarks/align.py RUN STUDENT (judge, train, collect)", "n_test": N_TEST, "sft": SFT,
              "samples": SAMPLES, "max_rounds": MAX_ROUNDS, "sets": SETS}  # fmt: skip
     about |= json.loads((folder / "machine.json").read_text())

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from distil.evaluate import metrics
+from distil.evaluate.answers import answer
 from distil.models.student import load as load_student
 from distil.models.student import load_tokenizer
 from distil.problems.sources import load
 from distil.workspace.files import read_jsonl, sha256, write_text
 from distil.workspace.rows import Problem
 from distil.workspace.stage import run_folder
+from distil.workspace.statistics import difference
 
 N_TEST = 600
 ANSWERS = {"max_new_tokens": 160, "batch_size": 300}
@@ -29,7 +31,7 @@ def problems_of(run: str) -> tuple[list[Problem], list[Problem]]:
 def measured(name: str, test: list[Problem], student: Path, path: Path) -> dict:
     """{accuracy, ci, tokens_per_answer} of the student in a folder; its answers are kept in `path`."""
     folder = str(student)
-    answers = metrics.answer(
+    answers = answer(
         test, lambda: (load_student(folder), load_tokenizer(folder)), path, weights=sha256(student), **ANSWERS
     )
     row = metrics.summarise(name, answers)
@@ -63,5 +65,5 @@ def gains(folder: Path, rows: list[dict], base: str) -> list[dict]:
     for name in dict.fromkeys(row["name"] for row in rows if row["name"] != base):
         seeds = [row["seed"] for row in rows if row["name"] == name]
         ours, theirs = (np.mean([right(n, s) for s in seeds], axis=0) for n in (name, base))
-        found.append({"name": name, "seeds": seeds, **metrics.difference(ours, theirs, seed=0)})
+        found.append({"name": name, "seeds": seeds, **difference(ours, theirs, seed=0)})
     return found

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from distil.evaluate import engines
@@ -63,8 +64,7 @@ def generate(
     cache = RowCache(folder / "answers.jsonl", Page, lambda row: row.page, digests)
     missing = [page for page in PAGES if page not in cache.rows]
     if missing:
-        waiting = iter(missing)
-        for replies in engines.answers(
+        replies = engines.answers(
             engine,
             load,
             [[GenerationRequest(prompts[page], 0)] for page in missing],
@@ -73,15 +73,14 @@ def generate(
             max_new_tokens=max_new_tokens,
             temperature=0.0,
             extra=extra,
-        ):
-            for reply in replies:
-                page = next(waiting)
-                content = page_of(reply.text)
-                if content:
-                    write_text(folder / f"{page}.html", content)
-                    screenshot(content, folder / f"{page}.png")
-                file = f"{page}.html" if content else None
-                cache.append([Page(page=page, of=digests[page], **vars(reply), file=file)])
+        )
+        for page, reply in zip(missing, chain.from_iterable(replies), strict=True):
+            content = page_of(reply.text)
+            if content:
+                write_text(folder / f"{page}.html", content)
+                screenshot(content, folder / f"{page}.png")
+            file = f"{page}.html" if content else None
+            cache.append([Page(page=page, of=digests[page], **vars(reply), file=file)])
     return [cache.rows[page] for page in PAGES]
 
 

@@ -1,36 +1,14 @@
-"""Stage 07: answer problems and measure accuracy, tokens and time, with intervals."""
+"""Accuracy, tokens and time of students, with intervals."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from distil.evaluate.answers import answer
 from distil.verify.answers import extract_boxed, normalise_answer
 from distil.workspace.files import write_csv, write_text
 from distil.workspace.rows import Completion, Problem
 from distil.workspace.statistics import difference, interval, majority_at_k, pass_at_k
-
-__all__ = ["answer", "difference", "interval", "markdown", "pass_at_k", "speed", "summarise", "write_results"]
-
-COLUMNS = (
-    "student",
-    "n",
-    "accuracy",
-    "ci_low",
-    "ci_high",
-    "tokens_per_answer",
-    "tokens_median",
-    "tokens_p95",
-    "seconds_per_answer",
-    "tokens_per_second",
-    "cut_off",
-    "no_answer",
-    "boxed",
-    "samples",
-    "pass_at_k",
-    "majority_at_k",
-)
 
 COMPARED = (("fast", "slow"), ("fast", "unaligned"), ("adaptive", "fast"))  # beside each student and the base
 
@@ -80,29 +58,33 @@ def summarise(student: str, rows: Sequence[Completion], seed: int = 0) -> dict:
     import numpy as np
 
     tokens = np.array([row.n_tokens for row in rows])
-    seconds = float(np.nanmean([np.nan if row.seconds is None else row.seconds for row in rows]))
+    seconds = np.nanmean([np.nan if row.seconds is None else row.seconds for row in rows])
     right = shares(rows)
     samples = len(rows) // len(right)
-    values = (
-        student,
-        len(right),
-        float(np.mean(right)),
-        *interval(right, seed),
-        float(tokens.mean()),
-        float(np.median(tokens)),
-        float(np.percentile(tokens, 95)),
-        seconds,
-        float(tokens.mean() / seconds),
-        float(np.mean([row.finish_reason == "length" for row in rows])),
-        float(np.mean([row.answer is None for row in rows])),
-        float(np.mean([extract_boxed(row.text) is not None for row in rows])),
-        samples,
-        *at_k(rows, samples, seed),
-    )
+    low, high = interval(right, seed)
+    passed, majority = at_k(rows, samples, seed)
+    figures = {
+        "student": student,
+        "n": len(right),
+        "accuracy": np.mean(right),
+        "ci_low": low,
+        "ci_high": high,
+        "tokens_per_answer": tokens.mean(),
+        "tokens_median": np.median(tokens),
+        "tokens_p95": np.percentile(tokens, 95),
+        "seconds_per_answer": seconds,
+        "tokens_per_second": tokens.mean() / seconds,
+        "cut_off": np.mean([row.finish_reason == "length" for row in rows]),
+        "no_answer": np.mean([row.answer is None for row in rows]),
+        "boxed": np.mean([extract_boxed(row.text) is not None for row in rows]),
+        "samples": samples,
+        "pass_at_k": passed,
+        "majority_at_k": majority,
+    }
     digits = {"seconds_per_answer": 6}  # a server takes milliseconds
     return {
-        name: round(v, digits.get(name, 4)) if isinstance(v, float) else v
-        for name, v in zip(COLUMNS, values, strict=True)
+        name: round(float(value), digits.get(name, 4)) if isinstance(value, float) else value
+        for name, value in figures.items()
     }
 
 
@@ -127,7 +109,7 @@ def by_difficulty(
 
 def write_results(results: Sequence[dict], path: Path) -> None:
     """`results.csv`, and beside it `results.md`, the table a person reads."""
-    write_csv(path, results, COLUMNS)
+    write_csv(path, results, list(results[0]))
     write_text(path.with_suffix(".md"), markdown(results))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from distil.evaluate.answers import right
@@ -16,25 +16,21 @@ from distil.workspace.files import write_jsonl
 from distil.workspace.rows import Problem
 
 
-def pass_rates(
-    problems: Sequence[Problem], answer: Callable[[Problem], str | None], samples: int
-) -> dict[str, float | None]:
-    """Share of right answers, 0 to 1, by problem id, of `samples` answers that `answer(problem)` gives.
+def pass_rates(asked: Sequence[Problem], texts: Sequence[str | None]) -> dict[str, float]:
+    """Share of right answers, 0 to 1, by problem id. A problem stands in `asked` once for each of its answers.
 
-    An answer of None (a request that failed) does not count. The rate is None where no answer came, or none can be
-    checked.
+    An answer of None (a request that failed) does not count; a problem without any other has no rate.
     """
-    asked = [problem for problem in problems if verifiable(problem) for _ in range(samples)]
-    given = [(problem, text) for problem, text in zip(asked, map(answer, asked), strict=True) if text is not None]
-    answered, texts = [problem for problem, _ in given], [text for _, text in given]
+    answered = [(problem, text) for problem, text in zip(asked, texts, strict=True) if text is not None]
+    problems = [problem for problem, _ in answered]
     found: dict[str, list[bool]] = {problem.id: [] for problem in problems}
-    for problem, correct in zip(answered, right(texts, answered), strict=True):
+    for problem, correct in zip(problems, right([text for _, text in answered], problems), strict=True):
         found[problem.id].append(correct)
-    return {name: sum(some) / len(some) if some else None for name, some in found.items()}
+    return {name: sum(some) / len(some) for name, some in found.items()}
 
 
 def by_pass_rate(
-    problems: Sequence[Problem], rates: dict[str, float | None], low: float, high: float
+    problems: Sequence[Problem], rates: Mapping[str, float], low: float, high: float
 ) -> tuple[list[Problem], list[Problem]]:
     """(kept, removed): kept are problems with low <= rate <= high. Rows gain `pass_rate`, removed ones `reason`.
 
@@ -44,7 +40,7 @@ def by_pass_rate(
         raise ProblemError(f"low {low} and high {high}: pass rates lie in 0 to 1, low below high")
     kept, removed = [], []
     for problem in problems:
-        rate = rates[problem.id]
+        rate = rates.get(problem.id)
         row = problem.replace(extra=problem.extra | {"pass_rate": rate})
         if rate is None:
             reason = "no answer came" if verifiable(problem) else "answers cannot be checked"
@@ -74,21 +70,16 @@ def filter_file(args: Namespace) -> int:
     problems = read_rows(source)
     by_pass_rate([], {}, args.low, args.high)  # the bounds are looked at before anything is asked
     chat = Chat(args.model, args.endpoint, store=store)
-    asked = [problem for problem in problems if verifiable(problem)]
+    asked = [(problem, seed) for problem in problems if verifiable(problem) for seed in range(args.samples)]
     replies = chat.map(
-        [prompt_of(problem) for problem in asked for _ in range(args.samples)],
+        [prompt_of(problem) for problem, _ in asked],
         max_tokens=args.max_tokens,
         temperature=0.7,
-        seeds=[k for _ in asked for k in range(args.samples)],
+        seeds=[seed for _, seed in asked],
         label="student's answers",
     )
-    waiting = {problem.id: iter(replies[i * args.samples : (i + 1) * args.samples]) for i, problem in enumerate(asked)}
-
-    def answer(problem: Problem) -> str | None:
-        reply = next(waiting[problem.id])
-        return reply.text if reply else None
-
-    kept, removed = by_pass_rate(problems, pass_rates(problems, answer, args.samples), args.low, args.high)
+    rates = pass_rates([problem for problem, _ in asked], [reply and reply.text for reply in replies])
+    kept, removed = by_pass_rate(problems, rates, args.low, args.high)
     write_jsonl(out, kept)
     write_jsonl(removed_file, removed)
     print(f"{len(kept)} of {len(problems)} problems kept in {out}; the others, with reasons, in {removed_file}")

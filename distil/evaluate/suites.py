@@ -6,12 +6,14 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from urllib.parse import parse_qsl
 
 from distil.evaluate.published_scores import benchmarks
 from distil.problems.errors import ProblemError
 from distil.problems.sources import generate
+from distil.verify.registry import verifiable
 from distil.workspace.rows import Problem
 from distil.workspace.stage import run_folder
 
@@ -77,8 +79,6 @@ def load(suite: Suite, held_out: Sequence[Problem], seed: int) -> tuple[list[Pro
     `n` of several families are shared evenly; `n` of a benchmark are drawn by `seed`. The source names repository and
     revision, as a commit. Raises ProblemError where there are no problems, or none whose answers can be checked here.
     """
-    from distil.verify.registry import verifiable
-
     source = {"name": suite.name}
     if suite.name == "held-out":
         rows = by_turns([p for p in held_out if verifiable(p)])[: suite.n or None]
@@ -106,8 +106,8 @@ def by_turns(problems: Sequence[Problem]) -> list[Problem]:
     families: dict[str, list[Problem]] = {}
     for problem in problems:
         families.setdefault(problem.task, []).append(problem)
-    longest = max(map(len, families.values()), default=0)
-    return [p for i in range(longest) for task in sorted(families) for p in families[task][i : i + 1]]
+    turns = zip_longest(*(families[task] for task in sorted(families)))
+    return [problem for turn in turns for problem in turn if problem is not None]
 
 
 def from_hub(suite: Suite, seed: int) -> tuple[list[Problem], dict]:
@@ -127,8 +127,6 @@ def from_hub(suite: Suite, seed: int) -> tuple[list[Problem], dict]:
 
 def commit_of(mapping: dict) -> str | None:
     """The commit that a map's revision stands for today, asked of the Hub unless it is one; None of a local folder."""
-    from pathlib import Path
-
     revision = mapping.get("revision")
     if Path(mapping["repository"]).is_dir() or re.fullmatch("[0-9a-f]{40}", revision or ""):
         return revision
@@ -144,6 +142,4 @@ def measured(run: str) -> Path:
     """The folder of the latest results: 07's own, or within it that of the suite that was measured last."""
     folder = run_folder(run) / "07_eval"
     outputs = json.loads((folder / "meta.json").read_text())["outputs"] if (folder / "meta.json").exists() else ()
-    return folder / next((name for name in outputs if name.endswith("results.md")), "results.md").removesuffix(
-        "results.md"
-    )
+    return (folder / next((name for name in outputs if name.endswith("results.md")), "results.md")).parent

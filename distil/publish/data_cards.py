@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from distil.publish.cards import TAGS, Names, commit, fill, finished, suite
-from distil.publish.facts import SETS, command
-from distil.publish.licences import licence, terms
+from distil.publish.cards import TAGS, fill, model_data
+from distil.publish.facts import SETS
 from distil.train.reward_model import HEADS
 
 
-def data_card(facts: dict, names: Names) -> str:
+def data_card(facts: dict, repository: str) -> str:
     """The card of the training sets. Raises StageError if it says a number that no measured file holds."""
     from huggingface_hub import DatasetCardData
 
     sets = {kind: {part: rows(facts, part, kind) for part in ("train", "valid")} for kind in SETS}
     sets = {kind: parts for kind, parts in sets.items() if parts["train"]}
-    collected, rewritten, judged = (facts[f"{s}/meta.json"] for s in ("01_collect", "02_rewrite", "03_judge"))
     data = DatasetCardData(
         task_categories=["text-generation"],
         annotations_creators=["machine-generated"],
@@ -32,20 +30,8 @@ def data_card(facts: dict, names: Names) -> str:
             for kind, parts in sets.items()
         ],
     )
-    card = fill(
-        "training_set",
-        data,
-        name=names.data.partition("/")[2],
-        sets=sets,
-        suite=suite(facts),
-        teacher=terms(facts),
-        collected=collected,
-        rewritten=rewritten,
-        judged=judged,
-        commit=commit(judged),
-        command=command(facts),
-    )
-    return finished(card, facts, names.data)
+    judged, rewritten = facts["03_judge/meta.json"], facts["02_rewrite/meta.json"]
+    return fill("training_set", data, facts, repository, judged, sets=sets, rewritten=rewritten)
 
 
 def rows(facts: dict, part: str, kind: str) -> int:
@@ -54,28 +40,12 @@ def rows(facts: dict, part: str, kind: str) -> int:
 
 def reward_card(facts: dict, repository: str) -> str:
     """The card of the reward model. Raises StageError if it says a number that no measured file holds."""
-    from huggingface_hub import ModelCardData
-
-    base, made = facts["04_finetune/meta.json"]["params"]["student"], facts["06_reinforce/meta.json"]
-    kind, kind_name = licence(base)
-    data = ModelCardData(
-        base_model=base,
+    data = model_data(
+        facts,
         base_model_relation="finetune",
         library_name="transformers",
         pipeline_tag="text-classification",
-        license=kind,
-        license_name=kind_name,
         tags=[*TAGS, "reward-model"],
     )
-    card = fill(
-        "reward_model",
-        data,
-        name=repository.partition("/")[2],
-        repository=repository,
-        heads=HEADS,
-        figures=made["figures"],
-        teacher=terms(facts),
-        commit=commit(made),
-        command=command(facts),
-    )
-    return finished(card, facts, repository)
+    made = facts["06_reinforce/meta.json"]
+    return fill("reward_model", data, facts, repository, made, heads=HEADS, figures=made["figures"])

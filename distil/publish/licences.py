@@ -52,7 +52,6 @@ def terms_of(teacher: str, endpoint: str, facts: dict) -> str:
         where = f"replayed from the recording `{name}`"
     else:
         said, where = licence(teacher)[0], "asked at a live endpoint"
-    facts["names"] = facts.get("names", []) + [said or "", where]
     if said:
         return (
             f"`{teacher}`, {where}; licence of its weights: {said}, and its terms hold for what is made of its answers"

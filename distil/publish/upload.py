@@ -12,7 +12,8 @@ from pathlib import Path
 
 from distil.models import modelscope
 from distil.models.published import own, token
-from distil.publish.cards import Names, benchmark_file, model_card
+from distil.publish import hub_api
+from distil.publish.cards import benchmark_file, model_card
 from distil.publish.data_cards import data_card, reward_card
 from distil.publish.facts import SETS, read, unchanged
 from distil.publish.layout import Upload, lay_out, merge
@@ -80,9 +81,7 @@ def check(push: str, repository: str, students: str, run: str) -> None:
     names = list(places(push, students, repository).values())
     if target(repository)[0] == "modelscope":
         return modelscope.check(names, begun(run))
-    from distil.publish.hub_api import check as check_hub
-
-    check_hub(names, token())
+    hub_api.check(names, token())
 
 
 def begun(run: str) -> list[str]:
@@ -106,12 +105,12 @@ def plan(run: str, push: str, repository: str, students: str) -> list[Upload]:
     student, _ = wanted(push, students)
     where = places(push, students, repository)
     facts = read(run)
-    names = Names(*(where[word][0] if word in where else None for word in ("student", "merged", "data")))
+    data_set = where["data"][0] if "data" in where else None
     uploads = []
     for word, (place, kind) in where.items():
         sources, extra, source = [], {}, None
         if word == "data":
-            card = data_card(facts, names)
+            card = data_card(facts, place)
             for name in facts:
                 stage, _, rest = name.partition("/")
                 part, _, file = rest.partition("/")
@@ -127,7 +126,7 @@ def plan(run: str, push: str, repository: str, students: str) -> list[Upload]:
             if word == "reward":
                 card = reward_card(facts, place)
             else:
-                card = model_card(facts, student, names, merged=word == "merged")
+                card = model_card(facts, student, place, data_set, merged=word == "merged")
                 sources += [(f"results/{name}", run_folder(run) / "07_eval" / name) for name in EVIDENCE]
                 result = benchmark_file(facts, student)
                 extra = dict([result]) if result else {}
@@ -147,9 +146,7 @@ def send(run: str, upload: Upload, repository: str) -> str:
         write_text(run_folder(run) / "07_eval" / "publish" / "begun.json", json.dumps(made))
     if target(repository)[0] == "modelscope":
         return modelscope.send(upload.repository, upload.kind, upload.folder)
-    from distil.publish.hub_api import send as send_hub
-
-    return send_hub(upload.repository, upload.kind, upload.folder, token())
+    return hub_api.send(upload.repository, upload.kind, upload.folder, token())
 
 
 def push(run: str, what: str, repository: str, dry_run: bool) -> int:

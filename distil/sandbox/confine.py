@@ -1,9 +1,9 @@
-"""What keeps a program in: bubblewrap where it works, else sandlock, else nothing but limits, and only if asked for.
+"""What keeps a program in: bubblewrap if it works here, else sandlock. Limits alone only if asked for.
 
-bubblewrap (Debian, Fedora, conda-forge: `bubblewrap`) shows a program a file system of its own, without network, other
-processes or the machine's files; it wants user namespaces. sandlock (a wheel, Linux 6.12 or later) needs no namespaces:
-Landlock closes the files, seccomp the network. Landlock does not know chmod, chown and their like, which the list below
-refuses. Both were tried as root and as a user.
+bubblewrap (package `bubblewrap` of Debian, Fedora, conda-forge) needs user namespaces. It hides the network, other
+processes and the machine's files. sandlock (a wheel, Linux 6.12 or later) needs no namespaces. It closes files by
+Landlock and the network by seccomp; Landlock ignores chmod and its like, so `CHANGES` refuses them. Both were tried as
+root and as a user.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ def packages() -> list[str]:
 def refusals() -> bytes:
     """A seccomp filter (BPF) that refuses the calls of `REFUSED`, and every new process that is no thread.
 
-    Limits on processes do not hold for root. clone3 is said to be unknown: its flags cannot be read by a filter, and
-    the C library then calls clone.
+    A limit on the number of processes does not bind root. The filter cannot read the flags of clone3, so it answers
+    that there is no such call; the C library then calls clone.
     """
     column, machine, clone = MACHINES[platform.machine()]
     load, equal, above, has, leave = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -155,7 +155,7 @@ def start(how: str, role: str, file: Path, limits: dict[str, int], **streams: ob
 
 
 def limits_of(timeout_s: float, memory_mb: int, output_bytes: int) -> dict[str, int]:
-    """Limits for inside.py, {name of RLIMIT: value}: the processor's seconds end a little after those of the clock."""
+    """Limits for inside.py, {name of RLIMIT: value}. Processor time ends two seconds after the clock's `timeout_s`."""
     return {"AS": memory_mb << 20, "CPU": int(timeout_s) + 2, "FSIZE": output_bytes, "NOFILE": 64, "CORE": 0}
 
 

@@ -1,8 +1,8 @@
 """What runs inside the sandbox: a program with stdin and stdout, a candidate's functions, or the tests that call them.
 
-`python -I -S -B inside.py ROLE LIMITS` with ROLE program, candidate or tests; nothing of the package is imported, for
-nothing of it is there. Candidate and tests are two processes in two sandboxes, joined by two pipes: the tests see plain
-values of the candidate's functions and nothing else of it, and the candidate sees arguments and no test.
+`python -I -S -B inside.py ROLE FILE LIMITS`; ROLE is program, candidate or tests. The package is not there, so nothing
+of it is imported. Candidate and tests run in two sandboxes, joined by two pipes. The tests see plain values that the
+candidate's functions return; the candidate sees arguments. Neither sees more of the other.
 """
 
 from __future__ import annotations

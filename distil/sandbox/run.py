@@ -43,12 +43,15 @@ def run(
 ) -> RunResult:
     """Do the functions that `code` defines pass `tests`?
 
-    `tests` is Python: asserts that call functions of the code by name, or a function `check(candidate)`, which is
-    given the function `entry_point`. `setup` is code of the problem itself, run before the code and before the tests;
-    it is trusted. Arguments and results are plain values (None, numbers, strings, bytes, lists, tuples, sets, dicts,
-    ranges; a generator's values); a list, dict or set that the function changed in place is changed for the test.
-    A method of a class Solution is called by its own name. `timeout_s` are seconds on the clock, `memory_mb` of address
-    space for each of the two processes. Raises SandboxError where nothing can keep the program in.
+    `tests` is Python: asserts that call the functions by name, or a function `check(candidate)`, which gets the
+    function `entry_point`. A method of a class Solution is called by its own name. `setup` is trusted code of the
+    problem, run before the code and before the tests.
+
+    Arguments and results are plain values: None, numbers, strings, bytes, lists, tuples, sets, dicts, ranges, a
+    generator's values. If a function changes a list, dict or set in place, the test sees the change.
+
+    `timeout_s` are seconds on the clock; `memory_mb` is the address space of each of the two processes. Raises
+    SandboxError where nothing can keep the program in.
     """
     how = checked_mechanism()
     limits = limits_of(timeout_s, memory_mb, OUTPUT_BYTES)
@@ -80,9 +83,9 @@ def run_program(
 ) -> RunResult:
     """Does a program give the expected output for every case, (what it reads, what it should write)?
 
-    Each case is a run of its own, of at most `timeout_s`; the first that fails ends it. Outputs are equal if their
-    lines are, or the numbers on them; blanks at the ends do not count. Raises SandboxError as `run` does,
-    and ValueError without a case.
+    Each case is a run of at most `timeout_s`; the first failure ends the check. Outputs are equal if each line has the
+    same text or the same numbers; blanks at line ends do not count. Raises SandboxError as `run` does, and ValueError
+    without a case.
     """
     if not cases:
         raise ValueError("a program without a case to run it on")

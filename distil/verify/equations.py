@@ -14,10 +14,10 @@ OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mu
 
 
 def false_equation(text: str) -> str | None:
-    """The first equation between plain numbers that does not hold, as read; None if all hold.
+    """The first equation of plain numbers that does not hold; None if all hold.
 
-    Read are equations of numbers with + - * / and brackets on both sides. What has letters in it ("5*z - 27 = 33")
-    or cannot be parsed is passed over. A decimal on the right may be off by half of its last digit.
+    Both sides may have + - * / and brackets. An equation with letters ("5*z - 27 = 33") or one that cannot be parsed
+    is skipped. A decimal on the right may be off by half of its last digit.
 
     >>> false_equation("57 + 68 = 115, so x = 115")
     '57 + 68 = 115'
@@ -37,7 +37,7 @@ def false_equation(text: str) -> str | None:
 
 
 def last_sum(text: str) -> str:
-    """The arithmetic that `text` ends in; nothing where it belongs to what is before it ("z - 27", "2^3", "a1 + 2")."""
+    """The arithmetic at the end of `text`; "" where it is part of a longer term ("z - 27", "2^3", "a1 + 2")."""
     text = text.rstrip()
     before = text.rstrip(SIGNS)  # a search for the pattern would begin anew at every sign
     run = text[len(before) :]
@@ -47,7 +47,7 @@ def last_sum(text: str) -> str:
 
 
 def first_sum(text: str) -> str:
-    """The arithmetic that `text` begins with; nothing where it belongs to what follows ("7y", "6 remainder 1")."""
+    """The arithmetic at the beginning of `text`; "" where it is part of a longer term ("7y", "6 remainder 1")."""
     run = re.match(SUM, text).group()
     after = text[len(run) :]
     if re.match(r"[\^_%\\]|(?:r|remainder)\b", after, re.IGNORECASE):
@@ -59,13 +59,13 @@ def first_sum(text: str) -> str:
 
 
 def slack(number: str) -> float:
-    """How far a rounded decimal may be from what it stands for: half of its last digit."""
+    """How far a rounded decimal may be off: half of its last digit."""
     decimals = re.search(r"\.(\d+)$", number)
     return 0.5 * 10 ** -len(decimals.group(1)) if decimals else 0.0
 
 
 def value(arithmetic: str) -> float | None:
-    """The value of a sum of numbers; None if there is none, it cannot be read or it is beyond a float."""
+    """The value of an arithmetic expression; None if it cannot be parsed or is beyond a float."""
     try:
         return float(evaluate(ast.parse(re.sub(r"\b0+(?=\d)", "", arithmetic), mode="eval").body))
     except (SyntaxError, ValueError, ZeroDivisionError, OverflowError, RecursionError, MemoryError):

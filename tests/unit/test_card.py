@@ -136,7 +136,7 @@ def test_a_student_that_was_not_measured_has_no_card(home):
     with pytest.raises(StageError, match="push='slow': name one of the students that 07 measures"):
         upload.plan("r", "slow", "me/tiny", small_run.STUDENTS)
     with pytest.raises(StageError, match="results.csv has no row 'slow'"):
-        cards.model_card(facts.read("r"), "slow", cards.Names("me/x"), merged=False)
+        cards.model_card(facts.read("r"), "slow", "me/x", merged=False)
 
 
 def test_a_run_of_an_earlier_version_has_its_settings_in_meta_json(home):
@@ -167,7 +167,7 @@ def test_addresses_and_files_of_ones_own_are_not_told(home):
     known["01_collect/meta.json"]["params"]["slow_teacher"] = "r1@http://slow.internal:8000/v1"
     asked = {"model": "private-model", "endpoint": "http://teacher.internal:8000/v1"}
     known["01_collect/meta.json"]["figures"]["usage"] = {"fast_teacher": asked}
-    said = cards.model_card(known, "fast", cards.Names("me/tiny"), merged=False)
+    said = cards.model_card(known, "fast", "me/tiny", merged=False)
     assert "internal" not in said and "lists" not in said and "endpoint=URL" in said and "r1@URL" in said
     assert "its licence is not recorded. Read its terms" in said and "a file of its maker's own" in said
     assert "--set 07_eval.batch_size" not in said, "07 finds it out itself: nobody can set it"

@@ -21,17 +21,16 @@ PROBLEMS = [*map(problem, ("easy", "mixed", "hard", "dumb")), problem("code", "c
 
 
 def test_rates_and_the_choice_by_them(no_sandbox):
-    count = {}
-
-    def student(problem):
-        count[problem.id] = count.get(problem.id, 0) + 1
-        if problem.id == "dumb":
-            return None
-        right = problem.id == "easy" or (problem.id == "mixed" and count["mixed"] % 2)
-        return r"\boxed{9}" if right else r"\boxed{8}"
-
-    rates = pass_rates(PROBLEMS, student, 4)
-    assert rates == {"easy": 1.0, "mixed": 0.5, "hard": 0.0, "dumb": None, "code": None} and count["easy"] == 4
+    right, wrong = r"\boxed{9}", r"\boxed{8}"
+    answers = {
+        "easy": [right] * 4,
+        "mixed": [right, wrong] * 2,
+        "hard": [wrong, None, wrong, wrong],
+        "dumb": [None] * 4,
+    }
+    asked = [problem for problem in PROBLEMS for _ in answers.get(problem.id, ())]
+    rates = pass_rates(asked, [text for texts in answers.values() for text in texts])
+    assert rates == {"easy": 1.0, "mixed": 0.5, "hard": 0.0}
     kept, removed = by_pass_rate(PROBLEMS, rates, 0.01, 0.99)
     assert [(r.id, r.extra["pass_rate"]) for r in kept] == [("mixed", 0.5)]
     assert [(r.id, r.extra["reason"]) for r in removed] == [

@@ -8,6 +8,7 @@ from factories import a_problem
 from loopback import Refusal, serve
 
 from distil.evaluate import engines, metrics
+from distil.evaluate.answers import answer
 from distil.evaluate.engines import GenerationRequest
 from distil.llm.cache import ChatError
 from distil.llm.prompts import student_messages
@@ -41,33 +42,33 @@ def without_time(rows: list) -> list:
 
 
 def test_samples_differ_and_come_again_after_a_kill(tiny, tmp_path):
-    whole = metrics.answer(PROBLEMS, lambda: tiny, tmp_path / "whole.jsonl", **SAMPLED)
+    whole = answer(PROBLEMS, lambda: tiny, tmp_path / "whole.jsonl", **SAMPLED)
     assert [(row.id, row.sample) for row in whole] == [(p.id, s) for p in PROBLEMS for s in range(3)]
     assert len({row.text for row in whole[:3]}) > 1, "sampled"
     lines = (tmp_path / "whole.jsonl").read_text().split("\n")
     (tmp_path / "cut.jsonl").write_text("\n".join(lines[:8]) + lines[8][:20])  # in the middle of the third batch
-    again = metrics.answer(PROBLEMS, lambda: tiny, tmp_path / "cut.jsonl", **SAMPLED)
+    again = answer(PROBLEMS, lambda: tiny, tmp_path / "cut.jsonl", **SAMPLED)
     assert without_time(again) == without_time(whole)
     rows = read_jsonl(tmp_path / "cut.jsonl", Completion)
     assert len(rows) == len({(row.id, row.sample) for row in rows}) == 21, "no answer is there twice"
-    assert metrics.answer(PROBLEMS, refuse, tmp_path / "cut.jsonl", **SAMPLED) == again
+    assert answer(PROBLEMS, refuse, tmp_path / "cut.jsonl", **SAMPLED) == again
 
 
 def test_more_samples_leave_the_first_ones_as_they_are(tiny, tmp_path):
     path = tmp_path / "answers.jsonl"
-    few = metrics.answer(PROBLEMS, lambda: tiny, path, **SAMPLED | {"samples": 2})
-    more = metrics.answer(PROBLEMS, lambda: tiny, path, **SAMPLED)
+    few = answer(PROBLEMS, lambda: tiny, path, **SAMPLED | {"samples": 2})
+    more = answer(PROBLEMS, lambda: tiny, path, **SAMPLED)
     assert [row for row in more if row.sample < 2] == few
     for changed in ({"seed": 2}, {"temperature": 0.7}):
         with pytest.raises(AssertionError, match="answered already"):
-            metrics.answer(PROBLEMS, refuse, path, **SAMPLED | changed)
+            answer(PROBLEMS, refuse, path, **SAMPLED | changed)
 
 
 def test_answers_of_other_weights_are_removed_and_those_to_other_questions_stay(tiny, tmp_path):
     path = tmp_path / "answers.jsonl"
-    first = metrics.answer(PROBLEMS, lambda: tiny, path, **SETTINGS)
+    first = answer(PROBLEMS, lambda: tiny, path, **SETTINGS)
     assert first[0].of == digest("first", PROBLEMS[0].question, 10, 3), "kept runs rest on it"
-    fewer = metrics.answer(PROBLEMS[:3], lambda: tiny, path, **SETTINGS | {"weights": "second"})
+    fewer = answer(PROBLEMS[:3], lambda: tiny, path, **SETTINGS | {"weights": "second"})
     kept = read_jsonl(path, Completion)
     assert sorted(kept, key=lambda row: row.id) == fewer + first[3:]
 
@@ -96,14 +97,14 @@ def test_what_continuous_batching_leaves_is_answered_in_plain_batches(tiny, monk
 
 
 def test_without_a_gpu_paged_is_answered_in_plain_batches(tiny, tmp_path, capsys):
-    rows = metrics.answer(PROBLEMS, lambda: tiny, tmp_path / "a.jsonl", engine="paged", **SETTINGS)
+    rows = answer(PROBLEMS, lambda: tiny, tmp_path / "a.jsonl", engine="paged", **SETTINGS)
     assert len(rows) == 7 and "needs a GPU" in capsys.readouterr().out
 
 
 def test_a_served_student_is_asked_once_and_resumes_reply_by_reply(tmp_path, project):
     broken = []
 
-    def answer(body: dict) -> str:
+    def reply(body: dict) -> str:
         if len(seen) > 10 and not broken:
             broken.append(body)
             deadline = time.monotonic() + 10
@@ -114,15 +115,15 @@ def test_a_served_student_is_asked_once_and_resumes_reply_by_reply(tmp_path, pro
 
     settings = SAMPLED | {"max_new_tokens": 50}
     path = tmp_path / "fast.jsonl"
-    with serve(answer) as (endpoint, seen):
+    with serve(reply) as (endpoint, seen):
         with pytest.raises(ChatError, match="model gone"):
-            metrics.answer(PROBLEMS, refuse, path, engine=endpoint, **settings)
+            answer(PROBLEMS, refuse, path, engine=endpoint, **settings)
         before = len(seen)
-        rows = metrics.answer(PROBLEMS, refuse, path, engine=endpoint, **settings)
+        rows = answer(PROBLEMS, refuse, path, engine=endpoint, **settings)
         assert 21 <= len(seen) < 21 + before, "what was answered is not asked again"
         assert {body["model"] for body in seen} == {"fast"} and {body["top_p"] for body in seen} == {0.95}
         assert len({body["seed"] for body in seen}) == 21 and {body["max_tokens"] for body in seen} == {50}
-    assert metrics.answer(PROBLEMS, refuse, path, engine=endpoint, **settings) == rows
+    assert answer(PROBLEMS, refuse, path, engine=endpoint, **settings) == rows
     assert all(row.correct and row.seconds > 0 and row.finish_reason == "stop" for row in rows)
     summary = metrics.summarise("fast", rows)
     assert (summary["n"], summary["samples"], summary["accuracy"], summary["tokens_per_answer"]) == (7, 3, 1, 4)
@@ -131,20 +132,18 @@ def test_a_served_student_is_asked_once_and_resumes_reply_by_reply(tmp_path, pro
 def test_another_students_replies_are_not_taken_for_this_ones(tmp_path, project):
     with serve(lambda body: r"\boxed{1}") as (endpoint, seen):
         for weights in ("first", "second"):
-            metrics.answer(
-                PROBLEMS, refuse, tmp_path / "fast.jsonl", engine=endpoint, **SETTINGS | {"weights": weights}
-            )
+            answer(PROBLEMS, refuse, tmp_path / "fast.jsonl", engine=endpoint, **SETTINGS | {"weights": weights})
         assert len(seen) == 14
 
 
 def test_a_question_that_a_server_never_answers_is_no_wrong_answer(tmp_path, project):
-    def answer(body: dict) -> str:
+    def reply(body: dict) -> str:
         if "is 1 + 1 + 1?" in body["messages"][0]["content"]:
             raise Refusal(400, "flagged by the content_filter")
         return r"\boxed{1}"
 
-    with serve(answer) as (endpoint, _), pytest.raises(StageError, match="left 1 of 7 questions to 'fast' unanswered"):
-        metrics.answer(PROBLEMS, refuse, tmp_path / "fast.jsonl", engine=endpoint, **SETTINGS)
+    with serve(reply) as (endpoint, _), pytest.raises(StageError, match="left 1 of 7 questions to 'fast' unanswered"):
+        answer(PROBLEMS, refuse, tmp_path / "fast.jsonl", engine=endpoint, **SETTINGS)
 
 
 def test_replies_with_reasoning_keep_it_and_stored_ones_have_no_time(tmp_path, project):
@@ -162,12 +161,12 @@ def test_replies_with_reasoning_keep_it_and_stored_ones_have_no_time(tmp_path, p
 def test_long_answers_that_are_left_after_an_interruption_do_not_make_a_student_slow(tmp_path, project):
     from distil.llm.client import Chat
 
-    def answer(body: dict) -> str:
+    def reply(body: dict) -> str:
         time.sleep(0.3)
         return " ".join(["word"] * (9 if "long" in body["messages"][0]["content"] else 1))
 
     short, long = ([GenerationRequest(student_messages(text), 0)] for text in ("short", "long"))
-    with serve(answer) as (endpoint, _):
+    with serve(reply) as (endpoint, _):
         next(engines.served(Chat("fast", endpoint, store=tmp_path / "store.jsonl"), [short], **GREEDY))
         begun = time.perf_counter()
         rows = next(engines.served(Chat("fast", endpoint, store=tmp_path / "store.jsonl"), [short, long], **GREEDY))
@@ -188,10 +187,10 @@ def test_the_teacher_is_a_row_that_its_own_server_answers_for(tmp_path, project)
     settings = SETTINGS | {"weights": weights}
     with serve(lambda body: r"\boxed{1}") as (endpoint, seen):
         published.check("base,teacher", endpoint)
-        rows = metrics.answer(PROBLEMS, refuse, tmp_path / "teacher.jsonl", engine=endpoint, **settings)
+        rows = answer(PROBLEMS, refuse, tmp_path / "teacher.jsonl", engine=endpoint, **settings)
         assert {body["model"] for body in seen} == {"teacher"} and len(seen) == 7
     with serve(lambda body: r"\boxed{2}") as (endpoint, seen):  # the students' server: the teacher's answers are kept
-        assert metrics.answer(PROBLEMS, refuse, tmp_path / "teacher.jsonl", engine=endpoint, **settings) == rows
+        assert answer(PROBLEMS, refuse, tmp_path / "teacher.jsonl", engine=endpoint, **settings) == rows
         assert not seen
     with pytest.raises(StageError, match="the teacher answers through a server only"):
         published.check("base,teacher", "transformers:8")

@@ -17,7 +17,8 @@ from conftest import ROOT
 from factories import a_problem
 
 from distil.cli import main
-from distil.evaluate import engines, metrics
+from distil.evaluate import engines
+from distil.evaluate.answers import answer
 from distil.llm.client import Chat
 from distil.models import serve
 from distil.models import vllm_server as vllm_module
@@ -131,7 +132,7 @@ def test_answers_are_measured_through_it_and_a_server_starts_only_for_missing_on
     asked = []
     monkeypatch.setattr(engines, "Chat", lambda *args, **more: asked.append(Chat(*args, **more)) or asked[-1])
     for _ in range(2):
-        (row,) = metrics.answer([problem], lambda: servers.address("fast", "-"), tmp_path / "fast.jsonl", **settings)
+        (row,) = answer([problem], lambda: servers.address("fast", "-"), tmp_path / "fast.jsonl", **settings)
         assert row.correct and row.text.endswith("by fast") and row.n_tokens == 3
         servers.stop()
     assert len(vllm()) == 1 and asked[0].limits.concurrency == 512

@@ -10,7 +10,7 @@ from factories import a_chain, a_problem
 from transformers import TrainerCallback
 
 from distil.chains.judge import training_row
-from distil.evaluate import metrics
+from distil.evaluate.answers import answer
 from distil.llm.prompts import student_messages
 from distil.models.student import Generated, encode_prompt, generate, growing_cache, load, load_tokenizer
 from distil.models.weights import tiny_random
@@ -19,6 +19,7 @@ from distil.workspace.environment import choose_dtype
 from distil.workspace.errors import StageError
 from distil.workspace.files import read_csv
 from distil.workspace.rows import AlignedChain, Pair
+from distil.workspace.statistics import difference, interval, pass_at_k
 
 PROBLEM = a_problem(question="What is 4 + 5?", answer="9")
 CHAIN = a_chain(thought="4 + 5 = 9", solution="\\boxed{9}")
@@ -207,21 +208,21 @@ def test_a_killed_evaluation_ends_with_the_same_answers(tiny, tmp_path):
     problems = [PROBLEM.replace(id=f"p{i}", question="What is " + "1 + " * i + "1?") for i in range(7)]
     settings = {"weights": "first", "max_new_tokens": 12, "batch_size": 3}
     model = load(tiny), load_tokenizer(tiny)
-    whole = metrics.answer(problems, lambda: model, tmp_path / "whole.jsonl", **settings)
+    whole = answer(problems, lambda: model, tmp_path / "whole.jsonl", **settings)
     lines = (tmp_path / "whole.jsonl").read_text().split("\n")
     (tmp_path / "cut.jsonl").write_text("\n".join(lines[:4]) + lines[4][:20])
-    again = metrics.answer(problems, lambda: model, tmp_path / "cut.jsonl", **settings)
+    again = answer(problems, lambda: model, tmp_path / "cut.jsonl", **settings)
     assert [r.replace(seconds=0) for r in again] == [r.replace(seconds=0) for r in whole]
 
     def refuse():
         raise AssertionError("everything was answered already")
 
-    assert metrics.answer(problems, refuse, tmp_path / "whole.jsonl", **settings) == whole
+    assert answer(problems, refuse, tmp_path / "whole.jsonl", **settings) == whole
     changed = [problems[0].replace(question="Another one?"), *problems[1:]]
     for asked, more in ((problems, {"weights": "second"}), (problems, {"max_new_tokens": 9}), (changed, {})):
         with pytest.raises(AssertionError, match="answered already"):  # the answers there are another student's
-            metrics.answer(asked, refuse, tmp_path / "cut.jsonl", **settings | more)
-    fewer = metrics.answer(problems[:1], lambda: model, tmp_path / "whole.jsonl", **settings)
+            answer(asked, refuse, tmp_path / "cut.jsonl", **settings | more)
+    fewer = answer(problems[:1], lambda: model, tmp_path / "whole.jsonl", **settings)
     assert len(fewer) == 1 and len((tmp_path / "whole.jsonl").read_text().splitlines()) == len(problems)
 
 
@@ -232,20 +233,20 @@ def test_pass_at_k_against_enumeration():
         for c in range(n + 1):
             for k in range(1, n + 1):
                 draws = [any(i < c for i in draw) for draw in combinations(range(n), k)]
-                assert metrics.pass_at_k(n, c, k) == pytest.approx(sum(draws) / len(draws))
-    assert metrics.pass_at_k([4, 4], [0, 4], 2).tolist() == [0, 1]
+                assert pass_at_k(n, c, k) == pytest.approx(sum(draws) / len(draws))
+    assert pass_at_k([4, 4], [0, 4], 2).tolist() == [0, 1]
     with pytest.raises(ValueError, match="pass@5"):
-        metrics.pass_at_k(4, 1, 5)
+        pass_at_k(4, 1, 5)
 
 
 def test_intervals_cover():
     rng = np.random.default_rng(0)
     covered = 0
     for _ in range(400):
-        low, high = metrics.interval((rng.random(100) < 0.3).tolist())
+        low, high = interval((rng.random(100) < 0.3).tolist())
         covered += low <= 0.3 <= high
     assert 0.92 <= covered / 400 <= 0.98
-    gap = metrics.difference([True] * 60 + [False] * 40, [True] * 40 + [False] * 60, seed=0)
+    gap = difference([True] * 60 + [False] * 40, [True] * 40 + [False] * 60, seed=0)
     assert gap["ci_low"] > 0 and gap["difference"] == pytest.approx(0.2)
 
 
