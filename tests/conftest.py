@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,25 @@ def no_sandbox(monkeypatch) -> None:
     """A machine where no program of a model can be run."""
     monkeypatch.setenv("DISTIL_SANDBOX", "none")
     monkeypatch.delenv("DISTIL_UNSAFE_CODE", raising=False)
+
+
+@pytest.fixture(scope="session")
+def parent() -> Iterator[dict[str, str]]:
+    """A process that has imported the libraries; the variables by which its forks are asked for."""
+    import warm
+
+    with warm.forks(ROOT) as variables:
+        yield variables
+
+
+@pytest.fixture
+def forks(parent, monkeypatch) -> None:
+    """Commands of `warm.run` are forks, and so are kernels that this process starts."""
+    import warm
+
+    for name, value in parent.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("jupyter_client.provisioning.local_provisioner.launch_kernel", warm.kernel)
 
 
 @pytest.fixture(scope="session")

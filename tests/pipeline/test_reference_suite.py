@@ -25,7 +25,7 @@ def boxed(answer: str) -> str:
 
 
 @pytest.mark.skipif(confine.mechanism() is None, reason="no sandbox works here")
-def test_answers_and_programs_are_collected_rewritten_and_judged(project, capsys):
+def test_answers_and_programs_are_collected_rewritten_and_judged(project, forks, capsys):
     rows = generate("reference", N_TRAIN, N_TEST, 0)
 
     def teacher(body: dict) -> str:
@@ -67,7 +67,7 @@ def test_answers_and_programs_are_collected_rewritten_and_judged(project, capsys
 
 
 @pytest.mark.skipif(confine.mechanism() is None, reason="no sandbox works here")
-def test_the_recording_of_the_h100_still_answers_what_01_asks(project, capsys):
+def test_the_recording_of_the_h100_still_answers_what_01_asks(project, forks, capsys):
     """A prompt, a problem or a turn that changes would leave its answers without a question."""
     recorded = "endpoint=recorded:qwen2.5-coder-1.5b-reference"
     command = ["run", "--profile", "gpu80", "--run", "r", "--to", "01", "--set", recorded]
