@@ -14,16 +14,16 @@ from distil.llm.limits import MEANT
 ROOT = Path(__file__).parents[1]
 os.environ["DISTIL_BATCH"] = "1"  # no progress bars
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch reads it when it loads: threads that wait do not spin
-LONGEST = "tests/pipeline/test_smoke.py"
+LONGEST = ("test_smoke.py", "test_kept_run.py", "test_reference_suite.py", "test_several_processes.py")
 EXPENSIVE = {"attacked", "graded", "made", "measured", "tiny"}  # fixtures that load a student or run many programs
 
 
 def pytest_collection_modifyitems(items) -> None:
-    """Mark what takes seconds; start the longest file first, so that no worker waits for it in the end."""
+    """Mark what takes seconds; start the longest files first, so that no worker waits for them in the end."""
     for item in items:
         if EXPENSIVE & {*item.fixturenames} or item.nodeid.startswith("tests/pipeline"):
             item.add_marker(pytest.mark.slow)
-    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture
