@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,16 +16,16 @@ from distil.llm.roles import ROLES
 ROOT = Path(__file__).parents[1]
 os.environ["DISTIL_BATCH"] = "1"  # no progress bars
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch reads it when it loads: threads that wait do not spin
-LONGEST = "tests/pipeline/test_smoke.py"
+LONGEST = ("test_smoke.py", "test_kept_run.py", "test_reference_suite.py", "test_several_processes.py")
 EXPENSIVE = {"attacked", "graded", "made", "measured", "tiny"}  # fixtures that load a student or run many programs
 
 
 def pytest_collection_modifyitems(items) -> None:
-    """Mark what takes seconds; start the longest file first, so that no worker waits for it in the end."""
+    """Mark what takes seconds; start the longest files first, so that no worker waits for them in the end."""
     for item in items:
         if EXPENSIVE & {*item.fixturenames} or item.nodeid.startswith("tests/pipeline"):
             item.add_marker(pytest.mark.slow)
-    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture
@@ -47,6 +48,25 @@ def no_sandbox(monkeypatch) -> None:
     """A machine where no program of a model can be run."""
     monkeypatch.setenv("DISTIL_SANDBOX", "none")
     monkeypatch.delenv("DISTIL_UNSAFE_CODE", raising=False)
+
+
+@pytest.fixture(scope="session")
+def parent() -> Iterator[dict[str, str]]:
+    """A process that has imported the libraries; the variables by which its forks are asked for."""
+    import warm
+
+    with warm.forks(ROOT) as variables:
+        yield variables
+
+
+@pytest.fixture
+def forks(parent, monkeypatch) -> None:
+    """Commands of `warm.run` are forks, and so are kernels that this process starts."""
+    import warm
+
+    for name, value in parent.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("jupyter_client.provisioning.local_provisioner.launch_kernel", warm.kernel)
 
 
 @pytest.fixture(scope="session")

@@ -105,21 +105,35 @@ def key_of(row: Completion) -> tuple[str, int]:
     return row.id, row.sample
 
 
-def right(texts: Sequence[str], problems: Sequence[Problem], *, boxed_only: bool = False) -> list[bool]:
+Verdicts = dict[tuple[int, str | None], bool]  # is it right? By the problem, a row that lives as long, and the answer
+
+
+def right(
+    texts: Sequence[str], problems: Sequence[Problem], *, boxed_only: bool = False, known: Verdicts | None = None
+) -> list[bool]:
     """Is each completion right, as its problem's verifier has it, read after its thought? Programs run several at once.
 
-    Raises SandboxError where they cannot be run safely.
+    What several completions answer to one problem is judged once; `known` holds verdicts of before, and is added to.
+    Raises SandboxError where programs cannot be run safely.
     """
+    known = {} if known is None else known
+    pairs = list(zip(problems, texts, strict=True))
+    keys = [(id(p), verifier_of(p).extract(formats.said(text), p, boxed_only=boxed_only)) for p, text in pairs]
+    new = {key: problem for key, problem in zip(keys, problems, strict=True) if key not in known}
 
-    def is_right(problem: Problem, text: str) -> bool:
-        return verifier_of(problem).is_correct(formats.said(text), problem, boxed_only=boxed_only)
+    def is_right(problem: Problem, answer: str | None) -> bool:
+        return verifier_of(problem).is_right(answer, problem)
 
-    return map_problems(is_right, problems, texts)
+    verdicts = map_problems(is_right, list(new.values()), [answer for _, answer in new])
+    known.update(zip(new, verdicts, strict=True))
+    return [known[key] for key in keys]
 
 
-def judged(texts: Sequence[str], problems: Sequence[Problem]) -> list[tuple[str | None, bool]]:
-    """(answer, is it right?) of each completion. Raises SandboxError as `right` does."""
+def judged(
+    texts: Sequence[str], problems: Sequence[Problem], known: Verdicts | None = None
+) -> list[tuple[str | None, bool]]:
+    """(answer, is it right?) of each completion. `known` and SandboxError: see `right`."""
     return [
         (verifier_of(p).extract(formats.said(text), p), correct)
-        for text, p, correct in zip(texts, problems, right(texts, problems), strict=True)
+        for text, p, correct in zip(texts, problems, right(texts, problems, known=known), strict=True)
     ]

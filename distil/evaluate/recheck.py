@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distil.evaluate import metrics, settings
-from distil.evaluate.answers import judged, key_of
+from distil.evaluate.answers import Verdicts, judged, key_of
 from distil.evaluate.suites import measured
 from distil.workspace import plots
 from distil.workspace.environment import quiet
@@ -33,11 +33,11 @@ def recheck(folder: Path, students: Sequence[str]) -> list[str]:
 
     asked = content(folder / settings.FILE)
     problems, seed, samples = rows(folder / "problems.jsonl", Problem), asked["seed"], asked["samples"]
-    wrong, answers = [], {}
+    wrong, answers, known = [], {}, {}
     for name in tqdm(students, desc=f"answers in {folder.name}", unit="student", disable=quiet()):
         file = folder / "completions" / f"{name}.jsonl"
         answers[name] = stored(file, problems, samples)
-        wrong += [f"{file}: {text}" for text in judge_again(answers[name], problems, samples)]
+        wrong += [f"{file}: {text}" for text in judge_again(answers[name], problems, samples, known)]
     with tempfile.TemporaryDirectory() as scratch:
         work_out(answers, problems, Path(scratch), seed=seed, samples=samples)
         for again in sorted(path for path in Path(scratch).iterdir() if path.suffix not in (".png", ".svg")):
@@ -49,15 +49,18 @@ def recheck(folder: Path, students: Sequence[str]) -> list[str]:
     return wrong
 
 
-def judge_again(answers: Sequence[Completion], problems: Sequence[Problem], samples: int) -> list[str]:
+def judge_again(
+    answers: Sequence[Completion], problems: Sequence[Problem], samples: int, known: Verdicts | None = None
+) -> list[str]:
     """Put into each kept answer what the verifiers find now; returns those that counted otherwise, a line each.
 
-    Raises StageError if programs cannot be run here.
+    `known` holds verdicts about these problems, which need not be found again, and is added to. Raises StageError if
+    programs cannot be run here.
     """
     from distil.sandbox.confine import SandboxError
 
     try:
-        verdicts = judged([row.text for row in answers], [p for p in problems for _ in range(samples)])
+        verdicts = judged([row.text for row in answers], [p for p in problems for _ in range(samples)], known)
     except SandboxError as error:
         raise StageError(f"some answers are programs, which cannot be checked here: {error}") from None
     found = []

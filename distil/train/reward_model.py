@@ -54,6 +54,8 @@ class Prediction:
 
 # by head and predictor: `model`, or `length_only`, the baseline that knows only the chain's length
 Quality = dict[tuple[str, str], Agreement]
+BATCH = 16  # texts read at once
+BATCH_TOKENS = 16_384  # padding counted: a long chain is read by itself
 
 
 def max_graded_chains() -> int | None:
@@ -180,20 +182,41 @@ def reward_text(tokenizer, question: str, text: str) -> str:
     return tokenizer.apply_chat_template(student_messages(question), tokenize=False, add_generation_prompt=True) + text
 
 
-def hidden_states(model, tokenizer, texts: Sequence[str], batch_size: int = 16):
-    """(n, d) array: the backbone's hidden state at the last token of each text."""
+def hidden_states(model, tokenizer, texts: Sequence[str]):
+    """(n, d) array: the backbone's hidden state at the last token of each text.
+
+    Of a text longer than the backbone's context its end is read. A batch has `BATCH` texts, or as many as have
+    `BATCH_TOKENS` tokens with their padding.
+    """
     import numpy as np
     import torch
     from tqdm.auto import tqdm
 
+    tokenizer.truncation_side = "left"
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # like lengths together: less padding
     found = np.zeros((len(texts), model.config.hidden_size))
-    for start in tqdm(range(0, len(texts), batch_size), desc="reading chains", disable=quiet() or len(texts) < 100):
-        chosen = order[start : start + batch_size]
-        batch = tokenizer([texts[i] for i in chosen], return_tensors="pt", padding=True, add_special_tokens=False)
+    bar = tqdm(total=len(texts), desc="reading chains", disable=quiet() or len(texts) < 100)
+    while order:
+        chosen, size = order[:BATCH], BATCH
+        while True:
+            batch = tokenizer(
+                [texts[i] for i in chosen],
+                return_tensors="pt",
+                padding=True,
+                add_special_tokens=False,
+                truncation=True,
+                max_length=model.config.max_position_embeddings,
+            )
+            if batch["input_ids"].numel() <= BATCH_TOKENS or size == 1:
+                break
+            size //= 2
+            chosen = order[:size]
         with torch.inference_mode():
             states = model.model(**batch.to(model.device)).last_hidden_state
         found[chosen] = states[:, -1].double().cpu().numpy()  # padded on the left
+        order = order[len(chosen) :]
+        bar.update(len(chosen))
+    bar.close()
     return found
 
 

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import warm
 from conftest import ROOT
 from loopback import serve
 
@@ -28,7 +29,7 @@ def prepare(folder: Path, endpoint: str) -> tuple[list[str], dict]:
     return [*COMMAND, "--set", f"endpoint={endpoint}"], environment
 
 
-def test_killed_while_collecting(tmp_path):
+def test_killed_while_collecting(tmp_path, forks):
     answers = {p.question: p.answer for p in generate("starter", 48, 8, 0)}
 
     def answer(body: dict) -> str:
@@ -46,14 +47,14 @@ def test_killed_while_collecting(tmp_path):
         os.killpg(victim.pid, signal.SIGKILL)
         victim.wait()
         assert 60 <= len(seen) < 192, "it was killed in the middle"
-        again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        again = warm.run(command, env=environment, timeout=300)
         assert again.returncode == 0, again.stdout + again.stderr
         asked = Counter(str(body) for body in seen)
         assert len(asked) == 192
         assert len(seen) <= 192 + AT_ONCE, "only what was under way at the kill is asked again"
 
         command, environment = prepare(tmp_path / "undisturbed", endpoint)
-        assert subprocess.run(command, env=environment, capture_output=True, timeout=300).returncode == 0
+        assert warm.run(command, env=environment, timeout=300).returncode == 0
     chains = [
         (tmp_path / name / "artifacts/t/01_collect/chains.jsonl").read_text() for name in ("killed", "undisturbed")
     ]

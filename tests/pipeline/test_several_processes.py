@@ -1,12 +1,19 @@
-"""`accelerate launch -m distil.train.sft`: two processes learn what one learns, at the same rows a step."""
+"""`accelerate launch -m distil.train.sft`: two processes learn what one learns, at the same rows a step.
+
+One test has torch's launcher start them. Of the others each process is a fork, told its rank as that launcher tells it.
+"""
 
 import csv
 import json
 import os
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+import warm
 from conftest import ROOT
 from factories import a_chain, a_problem
 
@@ -31,19 +38,43 @@ def rows(n: int) -> list[TrainingRow]:
     return made
 
 
-def train(folder, *launch: str, method: str = "lora") -> tuple[list[float], dict]:
-    """(losses step by step, result) of a training in a run of its own."""
+def prepare(folder: Path) -> dict[str, str]:
+    """The environment of a run in a folder; its rows are there."""
     judged = folder / "artifacts" / "t" / "03_judge"
     for part, some in (("train", rows(24)), ("valid", rows(4))):
         (judged / part).mkdir(parents=True, exist_ok=True)
         write_jsonl(judged / part / "fast.jsonl", some)
-    environment = os.environ | {"DISTIL_HOME": str(folder), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *launch, *SETTINGS, method]
-    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
+    return os.environ | {"DISTIL_HOME": str(folder), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def learned(folder: Path) -> tuple[list[float], dict]:
+    """(losses step by step, result) of the training in a folder."""
     with open(folder / "artifacts/t/04_finetune/fast/log.csv", newline="") as handle:
         losses = [float(row["loss"]) for row in csv.DictReader(handle) if row["loss"]]
     return losses, json.loads((folder / "artifacts/t/04_finetune/fast/sft.json").read_text())["result"]
+
+
+def launched(folder: Path) -> tuple[list[float], dict]:
+    """The same of two processes that torch's launcher starts."""
+    environment, command = prepare(folder), [sys.executable, *TWO, *FINETUNE, *SETTINGS, "lora"]
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return learned(folder)
+
+
+def forked(folder: Path, *program: str, method: str, processes: int = 1) -> tuple[list[float], dict]:
+    """The same of forks, one a process."""
+    environment, command = prepare(folder), [sys.executable, *program, *SETTINGS, method]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    place = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} if processes > 1 else {}
+    with ThreadPoolExecutor(processes) as pool:
+        ranks = [place | {"RANK": str(i), "LOCAL_RANK": str(i)} if place else {} for i in range(processes)]
+        started = [pool.submit(warm.run, command, env=environment | rank, timeout=300) for rank in ranks]
+    for done in (future.result() for future in started):
+        assert done.returncode == 0, done.stdout + done.stderr
+    return learned(folder)
 
 
 @pytest.fixture(scope="module")
@@ -54,15 +85,15 @@ def one(tmp_path_factory):
     def trained(method: str) -> tuple:
         if method not in known:
             folder = tmp_path_factory.mktemp(method)
-            known[method] = folder, *train(folder, *FINETUNE, method=method)
+            known[method] = folder, *forked(folder, *FINETUNE, method=method)
         return known[method]
 
     return trained
 
 
-def test_two_processes_learn_what_one_learns(one, tmp_path):
+def test_two_processes_learn_what_one_learns(one, forks, tmp_path):
     _, alone, result = one("lora")
-    together, shared = train(tmp_path / "two", *TWO, *FINETUNE)
+    together, shared = launched(tmp_path / "two")
     assert (result["processes"], shared["processes"]) == (1, 2)
     assert len(alone) == len(together) >= 5 and alone[-1] < alone[0] - 0.1
     assert together[:-1] == pytest.approx(alone[:-1], rel=2e-2)  # the last step is incomplete, and filled up for two
@@ -71,10 +102,11 @@ def test_two_processes_learn_what_one_learns(one, tmp_path):
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
-def test_two_processes_that_share_the_weights_learn_what_one_learns(one, tmp_path, method):
+def test_two_processes_that_share_the_weights_learn_what_one_learns(one, forks, tmp_path, method):
     """With looks at validation rows and checkpoints between the steps, and a student that can be loaded after them."""
     folder, alone, result = one(method)
-    together, shared = train(tmp_path / "two", *TWO, str(ROOT / "tests" / "fsdp_on_cpu.py"), method=method)
+    program = str(ROOT / "tests" / "fsdp_on_cpu.py")
+    together, shared = forked(tmp_path / "two", program, method=method, processes=2)
     assert shared["processes"] == 2 and shared["valid_loss"] == pytest.approx(result["valid_loss"], rel=2e-2)
     assert len(alone) == len(together) >= 5 and alone[-1] < alone[0] - 0.1
     assert together[:-1] == pytest.approx(alone[:-1], rel=2e-2)
@@ -83,12 +115,7 @@ def test_two_processes_that_share_the_weights_learn_what_one_learns(one, tmp_pat
         assert float((ours - theirs).detach().abs().max()) < 0.02, f"{name}: more than the last, incomplete step"
 
 
-def test_processes_that_cannot_share_a_step_are_refused(tmp_path):
-    (tmp_path / "artifacts/t/03_judge/train").mkdir(parents=True)
-    (tmp_path / "artifacts/t/03_judge/valid").mkdir()
-    for part in ("train", "valid"):
-        write_jsonl(tmp_path / "artifacts/t/03_judge" / part / "fast.jsonl", rows(4))
-    environment = os.environ | {"DISTIL_HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "WORLD_SIZE": "3"}
+def test_processes_that_cannot_share_a_step_are_refused(forks, tmp_path):
     command = [sys.executable, *FINETUNE, *SETTINGS, "lora"]
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    done = warm.run(command, env=prepare(tmp_path) | {"WORLD_SIZE": "3"}, timeout=100)
     assert done.returncode == 1 and "3 processes cannot share" in done.stderr and "Traceback" not in done.stderr

@@ -1,6 +1,7 @@
 """All seven notebooks, headless, with a tiny student and the real recording; then killed, changed and repeated.
 
-They run once, in `done`. A test that changes what they wrote works on a copy of its own, `mine`.
+They run once, in `done`, as users run them. A test that changes what they wrote works on a copy of its own, `mine`;
+commands on it are forks of one process that has imported the libraries, except where they are killed.
 """
 
 import csv
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import pytest
 import vllm_program
+import warm
 from conftest import ROOT
 from hub_server import TOKEN, serve_hub
 from loopback import Cut
@@ -46,18 +48,17 @@ def environment_of(home: Path) -> dict[str, str]:
     return os.environ | {"DISTIL_HOME": str(home), "PYTHONPATH": str(ROOT)}
 
 
-def run(home: Path, *more: str, **variables: str) -> subprocess.CompletedProcess:
-    environment = environment_of(home) | variables
-    return subprocess.run([*COMMAND, *more], env=environment, capture_output=True, text=True, timeout=600)
-
-
 @pytest.fixture(scope="module")
 def done(home, cache) -> subprocess.CompletedProcess:
-    return run(home)
+    return subprocess.run(COMMAND, env=environment_of(home), capture_output=True, text=True, timeout=600)
+
+
+def run(home: Path, *more: str, **variables: str) -> subprocess.CompletedProcess:
+    return warm.run([*COMMAND, *more], env=environment_of(home) | variables, timeout=600)
 
 
 @pytest.fixture
-def mine(done, home, tmp_path) -> Path:
+def mine(done, forks, home, tmp_path) -> Path:
     """A copy of the finished run; what is downloaded or made of weights stays with the first one."""
     return shutil.copytree(home, tmp_path / "mine", ignore=shutil.ignore_patterns("cache"))
 
@@ -96,14 +97,10 @@ def test_counts_in_are_counts_out(done, home):
     assert kept == rows and all(row["reason"] for row in aligned if not row["kept"])
 
 
-def python(home: Path, *arguments: str) -> tuple[int, str]:
-    command = [sys.executable, *arguments]
-    told = subprocess.run(command, env=environment_of(home), capture_output=True, text=True, timeout=120)
-    return told.returncode, told.stdout + told.stderr
-
-
 def verify(home: Path) -> tuple[int, str]:
-    return python(home, "-m", "distil", "verify", "--run", "t")
+    command = [sys.executable, "-m", "distil", "verify", "--run", "t"]
+    told = warm.run(command, env=environment_of(home), timeout=120)
+    return told.returncode, told.stdout + told.stderr
 
 
 def test_what_is_shown_follows_from_what_is_kept(mine, monkeypatch, capsys):
@@ -127,10 +124,12 @@ def test_what_is_shown_follows_from_what_is_kept(mine, monkeypatch, capsys):
     assert main(["verify", "--run", "t"]) == 0
 
 
-def test_a_run_of_the_notebooks_can_be_kept(mine):
-    code, said = python(mine, str(ROOT / "benchmarks/reference.py"), "t")
-    assert code == 0, said
-    code, said = python(mine, "-m", "distil", "verify-reference")
+def test_a_run_of_the_notebooks_can_be_kept(mine, monkeypatch, capsys):
+    command = [sys.executable, str(ROOT / "benchmarks/reference.py"), "t"]
+    told = subprocess.run(command, env=environment_of(mine), capture_output=True, text=True, timeout=120)
+    assert told.returncode == 0, told.stdout + told.stderr
+    monkeypatch.setenv("DISTIL_HOME", str(mine))
+    code, said = main(["verify-reference"]), capsys.readouterr().out
     assert code == 0 and "every table, figure and claim follows" in said, said
     kept = mine / "artifacts/reference"
     claimed = json.loads((kept / "claim.json").read_text())
@@ -235,7 +234,7 @@ def test_the_notebook_starts_and_ends_its_own_servers(mine, tmp_path):
     assert names == ["teacher", "base"], "one with the teacher, one with all students"
 
 
-def test_a_teacher_served_by_the_notebooks_gives_what_its_recording_gives(done, home, tmp_path):
+def test_a_teacher_served_by_the_notebooks_gives_what_its_recording_gives(done, forks, home, tmp_path):
     vllm_program.put(tmp_path / "bin")
     path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
     served = run(home, "--run", "served", "--to", "03", "--set", "endpoint=vllm", PATH=path)
@@ -325,16 +324,17 @@ def test_published_from_the_notebook(mine):
             "HF_HOME": str(mine / "hf"),
             "HF_HUB_DISABLE_XET": "1",
         }
-        command = ["--from", "07", "--set", "push=fast,data", "--set", "repository=me/tiny"]
-        failed = run(mine, *command, **environment)
-        assert failed.returncode == 1 and "the connection to" in failed.stdout, failed.stdout + failed.stderr
-        hub.fault = lambda *_: None
-        sent = run(mine, *command, **environment)
-        assert sent.returncode == 0, sent.stdout + sent.stderr
-        card = (mine / "artifacts/t/07_eval/README.md").read_bytes()
-        notebook = json.loads((mine / "papermill_runs/t/07_eval.ipynb").read_text())
-        pulled = run(mine, "--from", "07", "--set", "students=base,fast,me/tiny", **environment)
-        assert pulled.returncode == 0, pulled.stdout + pulled.stderr
+        with warm.forks(ROOT, **environment) as variables:  # their parent has read them
+            command = ["--from", "07", "--set", "push=fast,data", "--set", "repository=me/tiny"]
+            failed = run(mine, *command, **variables)
+            assert failed.returncode == 1 and "the connection to" in failed.stdout, failed.stdout + failed.stderr
+            hub.fault = lambda *_: None
+            sent = run(mine, *command, **variables)
+            assert sent.returncode == 0, sent.stdout + sent.stderr
+            card = (mine / "artifacts/t/07_eval/README.md").read_bytes()
+            notebook = json.loads((mine / "papermill_runs/t/07_eval.ipynb").read_text())
+            pulled = run(mine, "--from", "07", "--set", "students=base,fast,me/tiny", **variables)
+            assert pulled.returncode == 0, pulled.stdout + pulled.stderr
         student, data = hub.repositories["model", "me/tiny"], hub.repositories["dataset", "me/tiny-data"]
     assert student["private"] and data["private"]
     assert student["files"]["README.md"] == card

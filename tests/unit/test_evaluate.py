@@ -3,6 +3,7 @@
 import pytest
 
 from distil.evaluate import metrics, settings, tables
+from distil.evaluate.answers import judged
 from distil.workspace import plots
 from distil.workspace.files import read_csv
 from distil.workspace.rows import Completion, Problem
@@ -117,3 +118,21 @@ def test_tokens_against_difficulty_by_hand():
     two = [row(i, 0, "1", c, n) for i, c, n in (("a", False, 5), ("b", True, 5), ("c", True, 5))]
     found = metrics.by_difficulty({"adapts": one, "does not": two}, problems)
     assert found == {"adapts": [(25.0, 15.0), (50.0, 90.0)], "does not": [(25.0, 5.0), (50.0, 5.0)]}
+
+
+def test_what_several_answer_to_a_problem_is_judged_once(monkeypatch):
+    """A program takes a quarter of a second to run. Problems that share a name are problems of their own."""
+    asked = []
+
+    def is_right(verifier, answer, problem):
+        asked.append((answer, problem.answer))
+        return answer == problem.answer
+
+    monkeypatch.setattr("distil.verify.verifier.Verifier.is_right", is_right)
+    one, two, known = problem(), problem().replace(answer="2"), {}
+    texts = ["So \\boxed{1}", "That is \\boxed{1}", "\\boxed{2}", "\\boxed{1}", "\\boxed{2}"]
+    wanted = [("1", True), ("1", True), ("2", False), ("1", False), ("2", True)]
+    assert judged(texts, [one, one, one, two, two], known) == wanted
+    assert asked == [("1", "1"), ("2", "1"), ("1", "2"), ("2", "2")]
+    assert judged([*texts[:2], "\\boxed{3}"], [one] * 3, known) == [*wanted[:2], ("3", False)]
+    assert asked[4:] == [("3", "1")]
