@@ -65,7 +65,7 @@ def short_chains(short: Sequence[Chain], rejected: Sequence[Chain], share: float
     reasons = Counter(str(chain.rejection_reason) for chain in rejected)
     advice = {
         "token limit": (
-            "The rewriter was cut off: raise its budget with --set rewrite_tokens=N (a thinking model wants 16384 or "
+            "The rewriter was cut off: raise its budget with --set rewrite_tokens=N (a thinking model wants 8192 or "
             "more), or name another rewriter"
         ),
         "request failed": "See rejected.jsonl, and give the command again",
@@ -88,7 +88,7 @@ def suited_chains(aligned: Sequence[AlignedChain], share: float) -> None:
         "unrated": judge,
         "rounds used up": "Raise max_rounds, or name another rewriter or judge",
         "token limit": (
-            "The rewriter was cut off: raise its budget with --set rewrite_tokens=N (a thinking model wants 16384 or "
+            "The rewriter was cut off: raise its budget with --set rewrite_tokens=N (a thinking model wants 8192 or "
             "more), or name another rewriter"
         ),
         "": "See aligned.jsonl; name an abler rewriter, or another judge",

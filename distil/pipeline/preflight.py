@@ -14,6 +14,7 @@ from distil.llm.cache import ChatError
 from distil.llm.endpoints import Role, check_model
 from distil.llm.limits import Limits
 from distil.models import published
+from distil.models.vllm_server import VLLM
 from distil.pipeline import report
 from distil.problems.errors import ProblemError
 from distil.problems.sources import load
@@ -38,7 +39,7 @@ THINKS = re.compile(
     re.IGNORECASE,
 )
 LEAST_FOR_A_THOUGHT = 2048  # tokens
-ADVISED = {"verdict_tokens": 8192, "rewrite_tokens": 16384, "fast_tokens": 32768, "slow_tokens": 32768}
+ADVISED = {"verdict_tokens": 8192, "rewrite_tokens": 8192, "fast_tokens": 32768, "slow_tokens": 32768}
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ def check(profile: str, stages: list[str], values: dict[str, dict]) -> None:
     if "01_collect" in stages and not teachers and not values["01_collect"]["chains"]:
         raise StageError("fast_teacher and slow_teacher are none, and chains names no file: nothing would be collected")
     roles.check([one.who for one in asked])
+    check_served(asked)
+    check_formats(stages, values)
     for one in asked:
         check_budget(one)
     if "07_eval" in stages:
@@ -98,6 +101,25 @@ def roles_asked(stages: list[str], values: dict[str, dict]) -> list[Asked]:
             if role is not None:
                 found.append(Asked(stage, name, role.model, role.endpoint, parameter, given[parameter]))
     return found
+
+
+def check_served(asked: list[Asked]) -> None:
+    """Raise StageError if a stage would serve two models itself: one GPU has no room for both."""
+    for stage in BUDGETS:
+        served = sorted({one.model for one in asked if one.stage == stage and one.endpoint == VLLM})
+        if len(served) > 1:
+            raise StageError(
+                f"{stage} would serve {' and '.join(served)} on one GPU: serve one of them yourself, and name it as "
+                "MODEL@URL"
+            )
+
+
+def check_formats(stages: list[str], values: dict[str, dict]) -> None:
+    """Raise StageError if students would be taught one format and trained further or measured in another."""
+    given = {stage: values[stage]["student_format"] for stage in stages if "student_format" in values[stage]}
+    if len(set(given.values())) > 1:
+        said = ", ".join(f"{stage} has {student_format!r}" for stage, student_format in given.items())
+        raise StageError(f"student_format must be the same in all stages: {said}. Give --set student_format=FORMAT")
 
 
 def check_budget(asked: Asked) -> None:

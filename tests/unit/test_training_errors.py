@@ -11,7 +11,7 @@ import torch
 from factories import a_training_row
 
 from distil.models.weights import tiny_random
-from distil.train import sft
+from distil.train import sft, sft_trainers
 from distil.train.checkpoints import is_complete, last_checkpoint
 from distil.train.errors import resource_errors_explained
 from distil.train.memory import Plan
@@ -141,7 +141,7 @@ def test_rows_in_two_parts_make_the_same_steps(tiny, tmp_path, monkeypatch):
     settings = {"train_tokens": 3000, "learning_rate": 1e-3, "max_length": 256, "method": "full", "seed": 0}
     losses = []
     for micro_batch_size in (4, 2, 1):
-        monkeypatch.setattr(sft, "plan", lambda *_, n=micro_batch_size, **__: Plan(n, False, {}))
+        monkeypatch.setattr(sft_trainers, "plan", lambda *_, n=micro_batch_size, **__: Plan(n, False, {}))
         out = tmp_path / str(micro_batch_size)
         sft.sft(rows, [], tiny, out, batch_size=4, **settings)
         losses.append([row["loss"] for row in read_csv(out / "log.csv") if row["loss"] is not None])
