@@ -43,6 +43,8 @@ def make(run: str) -> None:
 def usage(*roles: str) -> dict[str, dict]:
     """What each role asked."""
     asked = {"model": TEACHER["teacher"], "endpoint": TEACHER["endpoint"], "asked": 1, "from_store": 595}
+    asked |= {"cut_off": 0, "left_out": [], "asked_prompt_tokens": 90, "asked_completion_tokens": 60}
+    asked |= {"stored_prompt_tokens": 53_000, "stored_completion_tokens": 36_000}
     return {role: asked for role in roles}
 
 

@@ -123,7 +123,13 @@ def rewrite_prompt(chain: Chain, problem: Problem, kind: str, student: str = SOM
     verifier = verifier_of(problem)
     answer, text = verifier.stated_answer(chain, problem), verifier.rewritable(chain)
     values = {"question": problem.question, "answer": answer, "chain": text, "student": student}
-    return messages(kind, prompts=prompt_set(problem), **values)
+    prompts = prompt_set(problem)
+    return messages(prompt_name(kind, verifier, prompts), prompts=prompts, **values)
+
+
+def prompt_name(kind: str, verifier: Verifier, prompts: str) -> str:
+    """The prompt that asks for a rewrite. Those of `prompts` ask alike for every verifier, as in the recordings."""
+    return kind if prompts else verifier.rewrite_prompt_name(kind)
 
 
 def with_fixed_part(reply: Reply, chain: Chain, verifier: Verifier) -> Reply:
@@ -168,10 +174,10 @@ def fault(rewrite: Chain, parent: Chain, kind: str, verifier: Verifier, prompts:
     too_short = ratio < low and (kind not in SHORTENS or len(text) < LONG_ENOUGH)
     if ratio > high or too_short:
         return "length moved the wrong way" if kind != "corrupt" else "length differs too much"
-    return not_a_lesson(text, original, kind, prompts)
+    return not_a_lesson(text, original, kind, request_sentences(prompt_name(kind, verifier, prompts), prompts))
 
 
-def not_a_lesson(text: str, original: str, kind: str, prompts: str) -> str | None:
+def not_a_lesson(text: str, original: str, kind: str, request: Sequence[str]) -> str | None:
     """Why a rewrite of the right answer and length is still unfit to learn from, or None."""
     if text == original or kind != "expand" and text.split() == original.split():
         return "unchanged"
@@ -180,7 +186,7 @@ def not_a_lesson(text: str, original: str, kind: str, prompts: str) -> str | Non
     if REMARKS.search(text):
         return "remarks"
     had, has = normalise_case(original), normalise_case(text)
-    if any(part in has and part not in had for part in map(normalise_case, request_sentences(kind, prompts))):
+    if any(part in has and part not in had for part in map(normalise_case, request)):
         return "copies the prompt"
     if any(match.group() not in had for match in QUOTES.finditer(has)):
         return "quotes the request"
@@ -192,12 +198,12 @@ def normalise_case(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def request_sentences(kind: str, prompts: str) -> list[str]:
+def request_sentences(name: str, prompts: str) -> list[str]:
     """The sentences of a prompt that have three words or more and no placeholder.
 
     The questions of its examples are left out: they are worded as the problems are.
     """
-    turns = messages(kind, prompts=prompts)
+    turns = messages(name, prompts=prompts)
     said = [turn["content"] for turn in turns if turn["role"] != "user"] + [turns[-1]["content"]]
     parts = [part for text in said for part in re.split(r"[.:?!()]|\n\s*\n", text)]
     return [part for part in parts if "{" not in part and len(re.findall(r"[^\W\d_]{2,}", part)) >= 3]

@@ -37,6 +37,9 @@ class Code(Verifier):
     def prompt_name(self, style: str) -> str:
         return f"{style}_code"
 
+    def rewrite_prompt_name(self, kind: str) -> str:
+        return f"{kind}_code"  # the thought is rewritten, the program stays
+
     def check_gold(self, problem: Problem) -> None:
         read_tests(problem)
 

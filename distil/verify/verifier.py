@@ -37,6 +37,10 @@ class Verifier:
         """The prompt that asks for an answer; `style` is fast or slow for a teacher, student for a student."""
         return style
 
+    def rewrite_prompt_name(self, kind: str) -> str:
+        """The prompt that asks to rewrite a chain; `kind` is long2short, expand, simplify or corrupt."""
+        return kind
+
     # how an answer is scored
 
     def check_gold(self, problem: Problem) -> None:

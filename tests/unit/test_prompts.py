@@ -58,3 +58,16 @@ def test_a_users_own_prompt_goes_before_every_set(tmp_path, monkeypatch):
     monkeypatch.setenv("DISTIL_PROMPTS", str(tmp_path))
     assert template("fast") == template("fast", WORKED_EXAMPLES) == "Mine: {question}"
     assert template("slow") != template("slow", WORKED_EXAMPLES)
+
+
+@pytest.mark.parametrize("kind", ["long2short", "simplify", "expand"])
+def test_a_program_is_not_asked_for_in_a_box(kind):
+    """Its thought is rewritten and the program stays; generated programs are asked as in the recordings."""
+    program = "```python\ndef f(x):\n    return x + 1\n```"
+    chain = a_chain(thought="Add one.\n\nReturn it.", solution=program)
+    own = a_problem(question="Add 1.", verifier="code", tests=["f(1) == 2"], source="mine.jsonl")
+    (system, user) = rewrite_prompt(chain, own, kind)
+    assert "boxed" not in user["content"] and program in user["content"] and "Add one." in user["content"]
+    assert system == rewrite_prompt(chain, own.replace(verifier="exact", answer="2"), kind)[0]
+    generated = rewrite_prompt(chain, own.replace(source="distil"), kind)
+    assert generated == rewrite_prompt(chain, own.replace(source="distil", verifier="exact", answer=program), kind)
