@@ -5,7 +5,7 @@ from factories import a_chain, a_problem
 
 from distil.chains.collect import asked_for
 from distil.chains.judge import request
-from distil.chains.rewrite import request_sentences, rewrite_prompt
+from distil.chains.rewrite import SOME_STUDENT, request_sentences, rewrite_prompt
 from distil.llm.prompts import WORKED_EXAMPLES, messages, prompt_set, template
 from distil.problems.sources import generate
 
@@ -70,4 +70,5 @@ def test_a_program_is_not_asked_for_in_a_box(kind):
     assert "boxed" not in user["content"] and program in user["content"] and "Add one." in user["content"]
     assert system == rewrite_prompt(chain, own.replace(verifier="exact", answer="2"), kind)[0]
     generated = rewrite_prompt(chain, own.replace(source="distil"), kind)
-    assert generated == rewrite_prompt(chain, own.replace(source="distil", verifier="exact", answer=program), kind)
+    values = {"question": own.question, "answer": program, "chain": chain.thought, "student": SOME_STUDENT}
+    assert generated == messages(kind, prompts=WORKED_EXAMPLES, **values)
