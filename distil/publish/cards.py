@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from distil.evaluate.metrics import markdown
 from distil.evaluate.published_scores import benchmarks
 from distil.llm.prompts import format_turns, student_messages
-from distil.publish.facts import ASKED, LEVEL, command, unbacked
+from distil.publish.facts import ASKED, LEVEL, command, roles_told, unbacked
 from distil.publish.licences import licence, terms
 from distil.workspace.errors import StageError
 from distil.workspace.students import PLACES, home
@@ -62,7 +62,7 @@ def fill(template: str, data: CardData, facts: dict, repository: str, made: dict
         **values,
     )
     text = f"{card}\n"
-    names = [repository, teacher, *map(data.get, ("datasets", "license", "license_name"))]
+    names = [repository, teacher, *map(data.get, ("datasets", "license", "license_name")), *roles_told(facts)]
     if missing := unbacked(text, facts | {"names": names}):
         words = ", ".join(dict.fromkeys(missing))
         raise StageError(

@@ -132,6 +132,12 @@ def command(facts: dict) -> str:
     return " \\\n    ".join(words)
 
 
+def roles_told(facts: dict) -> list[str]:
+    """The roles of a run as its command tells them: a model's name may hold a number."""
+    metas = [content for name, content in facts.items() if name.endswith("meta.json")]
+    return [public(name, value) for meta in metas for name, value in meta["params"].items() if name in ROLES]
+
+
 def public(name: str, value: object) -> str:
     """A parameter as strangers may read it, for a shell: no address of a server or file of one's own."""
     if name in ("endpoint", "engine") and "://" in str(value):

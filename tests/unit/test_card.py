@@ -72,7 +72,7 @@ def test_versions_and_command_are_those_of_the_run(uploads, home):
     arguments = [*command.split()[2:], "--dry-run"]
     done = subprocess.run([sys.executable, "-m", "distil", "run", *arguments], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    effective = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    effective = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if line[:1] == "0")
     again = json.loads(effective["04_finetune"])
     assert {name: again[name] for name in meta["params"]} == meta["params"]
 
