@@ -218,7 +218,7 @@ def serve(models: dict[str, Model], mind: Mind, key: str = "", pause: float = 0.
 # as published: DeepSeek's API, DashScope (Qwen), vLLM and SGLang with and without a parser, OpenAI's newest
 DEEPSEEK = {
     "deepseek-chat": Model(),
-    "deepseek-reasoner": Model(shows="reasoning_content", refuses=("logprobs", "top_logprobs")),
+    "deepseek-reasoner": Model(shows="reasoning_content", thinks=(2000, 8000), refuses=("logprobs", "top_logprobs")),
 }
 DASHSCOPE = {
     "qwq-32b": Model(shows="reasoning_content", thinks=(300, 2500), stream_only=True),

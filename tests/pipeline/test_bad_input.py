@@ -57,6 +57,12 @@ from distil.workspace.stage import RESPONSES, STAGES, Lock, run_folder
     (["--set", "04.epochs=-1"], "epochs=-1.0: epochs is 0 or more"),
     (["--set", "problems=enigma"], "no problem suite 'enigma'"),
     (["--set", "problems=hub:enigma"], "hub:enigma: no ready-made map of that name; there are: gsm8k"),
+    (["--set", "chains=r1.jsonl"], "r1.jsonl: no such file"),
+    (["--set", "train=mine.json"], "mine.json: no such file"),
+    (["--set", "min_share=1.5"], "a share lies between 0 and 1"),
+    (["--set", "judge=none"], "judge=none: only fast_teacher and slow_teacher can be left out"),
+    (["--set", "lora_rank=0"], "lora_rank=0: lora_rank is 1 or more"),
+    (["--set", "04.student_format=think"], "student_format must be the same in all stages"),
     (["--set", "problems=starter?against=exam.jsonl"], "no such file"),
 ])  # fmt: skip
 def test_refused(project, capsys, arguments, message):
@@ -190,3 +196,27 @@ def test_a_folder_without_notebooks_is_named(tmp_path, monkeypatch, capsys):
     assert (
         "01_collect.ipynb is missing: run this in the folder that holds `notebooks/`" in said and said.count("\n") == 1
     )
+
+
+RIGHT = {"question": "What is 2 + 2?", "answer": "4", "output": "2 + 2 = 4\n\n\\boxed{4}"}
+GBK = json.dumps(RIGHT | {"question": "二加二是多少"}, ensure_ascii=False).encode("gbk")
+
+
+@pytest.mark.parametrize("parameter, content, message", [
+    ("chains", [RIGHT | {"question": f"Q{i}", "answer": "5"} for i in range(30)], "line 1"),
+    ("chains", [RIGHT, RIGHT | {"question": "Q", "output": " "}], "line 2"),
+    ("chains", [RIGHT, {"question": "Q", "answer": "4", "generations": ["\\boxed{4}"]}], "line 2"),
+    ("chains", GBK, "not UTF-8"),
+    ("train", [{"instruction": "Q", "output": "4"}, {"instruction": "Q", "output": ""}], "line 2"),
+    ("train", [{"instruction": "Q", "output": "4"}, {"messages": []}], "line 2"),
+    ("train", GBK, "not UTF-8"),
+    ("problems", GBK, "not UTF-8"),
+])  # fmt: skip
+def test_a_file_of_ones_own_that_cannot_be_meant(project, capsys, parameter, content, message):
+    """Found before anything is asked: exit code 2, one line, nothing written."""
+    file = project / "mine.jsonl"
+    file.write_bytes(content if isinstance(content, bytes) else "\n".join(map(json.dumps, content)).encode())
+    assert main(["run", "--set", f"{parameter}={file}", "--set", "n_train=20", "--set", "n_test=2"]) == 2
+    said = capsys.readouterr().err
+    assert "mine.jsonl" in said and message in said and said.count("\n") == 1, said
+    assert not (project / "artifacts").exists()

@@ -16,7 +16,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import providers
@@ -36,19 +36,25 @@ MODELS = {
     "rewriter": ("qwq-32b", providers.DASHSCOPE),
     "judge": ("qwen3-32b", providers.DASHSCOPE),
 }
-BUDGETS = ["slow_tokens=8192", "rewrite_tokens=8192", "verdict_tokens=8192"]
+OTHERS = {  # the same roles behind other servers, each with its own way to say what was thought
+    "fast_teacher": ("o4-mini", providers.OPENAI),
+    "slow_teacher": ("Qwen/QwQ-32B", providers.VLLM),
+    "rewriter": ("Qwen/QwQ-32B", providers.WITHOUT_PARSER),
+    "judge": ("Qwen/QwQ-32B", providers.SGLANG),
+}
+BUDGETS = ["fast_tokens=8192", "slow_tokens=16384", "rewrite_tokens=8192", "verdict_tokens=8192"]
 STUDENTS = ["04.students=fast", "07.students=base,fast,preferred,reinforced"]  # slow chains are too long for the tiny
 
 
 class Setting:
     """Four endpoints, their keys, and a project folder."""
 
-    def __init__(self, folder: Path, endpoints: dict[str, providers.Endpoint]):
-        self.folder, self.endpoints = folder, endpoints
+    def __init__(self, folder: Path, endpoints: dict[str, providers.Endpoint], models: dict):
+        self.folder, self.endpoints, self.models = folder, endpoints, models
 
     @property
     def sets(self) -> list[str]:
-        roles = [f"{role}={MODELS[role][0]}@{endpoint.url}" for role, endpoint in self.endpoints.items()]
+        roles = [f"{role}={self.models[role][0]}@{endpoint.url}" for role, endpoint in self.endpoints.items()]
         return [word for text in [*roles, *BUDGETS, *STUDENTS] for word in ("--set", text)]
 
     @property
@@ -94,19 +100,23 @@ def asked(endpoint: providers.Endpoint) -> Counter:
     return Counter(json.dumps(body, sort_keys=True) for body in endpoint.requests)
 
 
-@pytest.fixture(scope="module")
-def setting(tmp_path_factory) -> Iterator[Setting]:
-    folder = tmp_path_factory.mktemp("recipe")
+@contextmanager
+def served(folder: Path, models: dict) -> Iterator[Setting]:
+    """A project folder, and the endpoints of `models` by role."""
     shutil.copytree(ROOT / "notebooks", folder / "notebooks")
     mind = Mind({problem.question: problem.answer for problem in generate("starter", 48, 8, 0)})
     with ExitStack() as stack:
-        yield Setting(
-            folder,
-            {
-                role: stack.enter_context(providers.serve(models, mind, key=key_of(role), pause=0.02))
-                for role, (_, models) in MODELS.items()
-            },
-        )
+        endpoints = {
+            role: stack.enter_context(providers.serve(behind, mind, key=key_of(role), pause=0.02))
+            for role, (_, behind) in models.items()
+        }
+        yield Setting(folder, endpoints, models)
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory) -> Iterator[Setting]:
+    with served(tmp_path_factory.mktemp("recipe"), MODELS) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +148,7 @@ def test_the_right_chains_of_both_teachers_are_collected(setting, collected):
         assert len(of_style) == 96 and {chain.teacher for chain in of_style} == {teacher}
         assert sum(chain.correct for chain in of_style) >= 0.95 * 96
     slow = [chain for chain in chains if chain.style == "slow"]
-    assert min(chain.n_tokens for chain in slow) > 1500 and max(chain.n_tokens for chain in slow) > 5000
+    assert min(chain.n_tokens for chain in slow) > 2000 and max(chain.n_tokens for chain in slow) > 7000
     assert all("\\boxed" in chain.solution and "\\boxed" not in chain.thought for chain in slow)
 
 
@@ -212,6 +222,28 @@ def test_all_seven_notebooks_with_the_tiny_student(setting, collected):
     assert said.count("unchanged, skipped") == 3 and "| student | accuracy (95% CI) |" in said
     results = setting.file("07_eval/results.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in results[1:]] == ["base", "fast", "preferred", "reinforced"]
+
+
+def test_other_servers_play_the_same_roles(tmp_path):
+    """OpenAI's newest refuses max_tokens and a temperature; vLLM, SGLang and a server without a parser think aloud."""
+    with served(tmp_path / "others", OTHERS) as setting:
+        setting.run("--to", "03", "--set", "samples=1")
+        chains = read_jsonl(setting.file("01_collect/chains.jsonl"), Chain)
+        assert sum(chain.correct for chain in chains) >= 0.95 * 96
+        assert (
+            min(chain.n_tokens for chain in chains if chain.style == "slow")
+            > 300
+            > max(chain.n_tokens for chain in chains if chain.style == "fast")
+        ), "a fast chain is what was said"
+        short = read_jsonl(setting.file("02_rewrite/chains.jsonl"), Chain)
+        assert len(short) >= 0.9 * 48 and not any("</think>" in chain.full_text for chain in [*chains, *short])
+        aligned = read_jsonl(setting.file("03_judge/aligned.jsonl"), AlignedChain)
+        assert not [row for row in aligned if row.trail[0]["difficulty"] == "unrated"]
+        for role, endpoint in setting.endpoints.items():
+            assert set(endpoint.keys) == {f"Bearer {key_of(role)}"}, role
+        usage = json.loads(setting.file("01_collect/meta.json").read_text())["figures"]["usage"]
+        assert usage["fast_teacher"]["left_out"] == ["max_tokens: sent as max_completion_tokens", "temperature"]
+        assert sum(setting.endpoints["fast_teacher"].refused.values()) <= 2 * AT_ONCE * 2, "learned, not asked anew"
 
 
 def refused(setting: Setting, monkeypatch, capsys, *more: str, without: str = "") -> str:
