@@ -22,7 +22,7 @@ from pathlib import Path
 import providers
 import pytest
 from conftest import ROOT
-from minds import Mind
+from minds import Mind, thought
 
 from distil.cli import main
 from distil.problems.sources import generate
@@ -244,6 +244,32 @@ def test_other_servers_play_the_same_roles(tmp_path):
         usage = json.loads(setting.file("01_collect/meta.json").read_text())["figures"]["usage"]
         assert usage["fast_teacher"]["left_out"] == ["max_tokens: sent as max_completion_tokens", "temperature"]
         assert sum(setting.endpoints["fast_teacher"].refused.values()) <= 2 * AT_ONCE * 2, "learned, not asked anew"
+
+
+def test_chains_that_exist_are_verified_shortened_and_judged(setting):
+    """A file of a reasoning model's chains takes both teachers' place; one of thirty boxes a wrong answer."""
+    rows = []
+    for number, problem in enumerate(generate("starter", 25, 5, 0)):
+        answer = problem.answer if number else "nonsense"
+        words = " ".join(thought(problem.question, 0, 500, 900))
+        rows.append({"question": problem.question, "answer": problem.answer, "teacher": "r1", "rv": 7, "cd": 2})
+        rows[-1] |= {"output": f"<think>\n{words}\n</think>\n\nThis comes to {answer}.\n\n\\boxed{{{answer}}}"}
+    file = setting.folder / "r1.json"
+    file.write_text("\ufeff" + json.dumps(rows), encoding="utf-8")
+    sets = [f"chains={file}", "fast_teacher=none", "n_train=24", "n_test=6", "min_share=0.05"]
+    before = [len(setting.endpoints[role].requests) for role in ("fast_teacher", "slow_teacher")]
+    setting.run("--run", "existing", "--to", "03", *(word for text in sets for word in ("--set", text)))
+    assert before == [len(setting.endpoints[role].requests) for role in ("fast_teacher", "slow_teacher")]
+    folder = setting.folder / "artifacts" / "existing"
+    chains = read_jsonl(folder / "01_collect/chains.jsonl", Chain)
+    assert {chain.style for chain in chains} == {"slow"} and {chain.teacher for chain in chains} == {"r1"}
+    assert len(chains) - sum(chain.correct for chain in chains) <= 1 and len(chains) >= 20
+    short = read_jsonl(folder / "02_rewrite/chains.jsonl", Chain)
+    assert len(short) >= 0.9 * sum(chain.correct for chain in chains)
+    assert any(row.kept for row in read_jsonl(folder / "03_judge/aligned.jsonl", AlignedChain))
+    scores = read_jsonl(folder / "03_judge/scores.jsonl")
+    given = [row for row in scores if row["judge"] == "data set"]
+    assert given and all((row["rv"], row["cd"]) == (7, 2) for row in given), "what a data set says is not asked for"
 
 
 def refused(setting: Setting, monkeypatch, capsys, *more: str, without: str = "") -> str:
