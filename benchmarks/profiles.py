@@ -76,7 +76,7 @@ def estimated(profile: str) -> dict:
             if card.backend == "packed":
                 memory.this_machine = lambda *_: card
                 steps = [[{"input_ids": range(longest)}] * ROWS]
-                packed = memory.plan_packed(folder, asked["method"], steps, lora_rank=LORA["r"])
+                packed = memory.plan_packed(folder, asked["method"], steps, longest=longest, lora_rank=LORA["r"])
                 at_once, checkpointing, expected = (
                     -(-ROWS // packed.parts),
                     packed.gradient_checkpointing,

@@ -115,7 +115,7 @@ def train(name: str, rows: list[TrainingRow], student: str, *, callback, tokens:
             plan_packed(*args, **more), parts=4, gradient_checkpointing=True
         )
     if name.startswith(("ours", "Unsloth", "check")):
-        batch = CHECK_ROWS if name in CHECKS else LARGE if name == "Unsloth, large steps" else None
+        batch = CHECK_ROWS if name in CHECKS else LARGE if name == "Unsloth, large steps" else 0
         sft.sft(rows, [], student, out, train_tokens=tokens, learning_rate=LEARNING_RATE, max_length=MAX_LENGTH,
                      method="lora", seed=SEED, batch_size=batch, tokens_a_step=TOKENS_A_STEP.get(name, 0),
                      callbacks=[callback])  # fmt: skip

@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     before.add_argument(
         "--dry-run",
         action="store_true",
-        help="check everything, print the parameters and what will be asked, run nothing",
+        help="check what needs no server, print the parameters and what will be asked, run nothing",
     )
     before.add_argument("--pilot", type=int, metavar="N", help="run 01 to 03 on N problems, print what all would take")
 

@@ -24,6 +24,7 @@ from distil.workspace.files import digest
 from distil.workspace.rows import Chain, Problem
 
 LEAST_RIGHT = 0.05  # of a source's chains; below it the answers, not the chains, are wrong
+SAMPLE = 200  # chains that are verified before a run begins; 01 verifies all
 IN_VAIN = 1000  # rows of a data set without a usable one, after which no more are read
 
 Found = dict[str, tuple[Problem, list[Given]]]  # by question
@@ -38,6 +39,14 @@ def load(source: str, n_train: int, n_test: int, seed: int) -> tuple[list[Proble
     file, rows may say `split`; of all others `n_test` problems are drawn for testing by the seed, whose chains are not
     used, and up to `n_train` for training. Raises ProblemError or StageError, naming the file and the line.
     """
+    kept, removed, given = read_chains(source, n_train, n_test, seed)
+    return kept, removed, verified(source, given)
+
+
+def read_chains(
+    source: str, n_train: int, n_test: int, seed: int
+) -> tuple[list[Problem], list[dict], list[tuple[Problem, Given]]]:
+    """What `load` gives, the chains with their problems and not verified. Raises ProblemError or StageError."""
     name, options = read_source(source)
     if name.startswith("hub:"):
         mapping = chains_map(name.removeprefix("hub:"), options)
@@ -50,19 +59,20 @@ def load(source: str, n_train: int, n_test: int, seed: int) -> tuple[list[Proble
     if not train:
         raise ProblemError(f"chains={source}: every problem for training is in the test set too: take others")
     given = [(problem, chain) for problem in train for chain in found[problem.question.strip()][1]]
-    return kept, removed + collided, verified(source, given)
+    return kept, removed + collided, given
 
 
 def check(source: str, n_train: int, n_test: int, seed: int) -> None:
-    """Find what can be known to fail before anything is asked: all of a file, the map of a data set.
+    """Find what can be known to fail before anything is asked: the map of a data set, or every row of a file.
 
-    Raises ProblemError or StageError.
+    Of a file's chains `SAMPLE` are verified, drawn by the seed. Raises ProblemError or StageError.
     """
     name, options = read_source(source)
     if name.startswith("hub:"):
         chains_map(name.removeprefix("hub:"), options)
     else:
-        load(source, n_train, n_test, seed)
+        _, _, given = read_chains(source, n_train, n_test, seed)
+        verified(source, given if len(given) <= SAMPLE else random.Random(seed).sample(given, SAMPLE))
 
 
 def read_source(source: str) -> tuple[str, dict[str, str]]:

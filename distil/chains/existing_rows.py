@@ -102,8 +102,8 @@ def complete(form: tuple[str, str, str], path: Path) -> None:
     if not answer:
         raise ValueError(
             "no field `answer`, so that nothing can verify its chain. To train on such rows as they are, give the file "
-            f"to 04: --from 04 --to 04 --set 04_finetune.train={path.name}; to shorten chains that end in a boxed "
-            f"answer, which then is what a rewrite must keep: chains={path.name}?answer=boxed"
+            f"to 04: --from 04 --to 04 --set 04_finetune.train={path}; to shorten chains that end in a boxed "
+            f"answer, which then is what a rewrite must keep: 'chains={path}?answer=boxed'"
         )
 
 

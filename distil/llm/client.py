@@ -57,6 +57,7 @@ class Chat:
         name = endpoint.removeprefix("recorded:") if self.recorded else None
         self.store = Store(None if self.recorded else store, recording=name)
         self.asked = self.from_store = self.cut_off = 0
+        self.counted: set[str] = set()  # requests: each counts once, however often its answer is looked at
         self.used = {"asked": [0, 0], "stored": [0, 0]}  # prompt and completion tokens
         self.failures: list[Failure] = []
         if not self.recorded:
@@ -119,10 +120,11 @@ class Chat:
                 f"{self.failures[-1].reason}. What was answered before is kept; give the command again."
             )
         replies = [self.store.get(body) for body in bodies]
-        self.asked += len(waiting) - len(reasons)
-        self.from_store += len(bodies) - len(waiting)
         for key, reply in zip(keys, replies, strict=True):
-            if reply:
+            if reply and key not in self.counted:
+                self.counted.add(key)
+                self.asked += key in waiting
+                self.from_store += key not in waiting
                 used = self.used["asked" if key in waiting else "stored"]
                 used[0] += reply.prompt_tokens
                 used[1] += reply.completion_tokens

@@ -66,13 +66,13 @@ def check_endpoint(endpoint: str, role: str = "") -> None:
     check_way(endpoint, key)
 
 
-def check_listening(endpoint: str) -> None:
+def check_listening(endpoint: str, role: str = "endpoint") -> None:
     """Raise ChatError if `endpoint` is a server on this machine and nobody listens there.
 
     Raises StageError if it is `vllm` and vLLM is not installed.
     """
     if endpoint == VLLM:
-        check_vllm("endpoint")
+        check_vllm(role)
     url = urlparse(endpoint)
     if url.hostname not in LOCAL_HOSTS:
         return
@@ -81,7 +81,7 @@ def check_listening(endpoint: str) -> None:
     except OSError as error:
         raise ChatError(
             f"nobody listens at {endpoint} ({error.strerror or error}): start the server there, or name another with "
-            "--set endpoint=URL"
+            + ("--set endpoint=URL" if role == "endpoint" else f"--set {role}=MODEL@URL")
         ) from None
 
 

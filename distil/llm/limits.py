@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import os
+import re
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -20,6 +21,9 @@ MEANT = {
     "max_cost": "dollars, such as 5",
     "extra": 'a JSON object for the request, such as {"chat_template_kwargs": {"enable_thinking": false}}',
 }
+SECRET = re.compile(
+    r'(?i)"[^"]*(api_?key|(access|auth)_token|secret|password|authorization)"\s*:\s*"'
+)  # a field that holds one
 RESERVED_FIELDS = (  # what `extra` may not set
     "model",
     "messages",
@@ -87,6 +91,11 @@ def convert(name: str, value: Any) -> object:
         value = json.loads(value) if isinstance(value, str) else value
         if not isinstance(value, dict) or any(key in value for key in RESERVED_FIELDS):
             raise ValueError
+        if SECRET.search(json.dumps(value)):
+            raise ChatError(
+                "DISTIL_EXTRA would write a key into every stored request and meta.json: put it into the variable of "
+                "its host, or name that variable in DISTIL_KEYS"
+            )
         return value
     if name == "price":
         prices = tuple(float(p) for p in (value.split("/") if isinstance(value, str) else value))

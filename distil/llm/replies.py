@@ -10,7 +10,9 @@ from distil.llm.cache import Reply
 
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # half of a character, which JSON may carry and no file or request can
 EVENTS = (b"data:", b":", b"event:", b"id:", b"retry:")  # how a line of a stream begins
+SHOWN = 4096  # bytes of an answer that an error keeps; whoever shows them masks keys first, and then cuts
 BATCH = 1 << 16  # bytes that are read at once: to read each piece as it comes takes more of the processor's time
+ENDED = ("eos", "eos_token", "end_turn", "stop_sequence")  # what some servers call it if a model ended by itself
 BROKEN_OFF = ("error", "insufficient_system_resource")  # finish reasons of a server that could not go on
 THOUGHTS = ("reasoning_content", "reasoning")  # where servers put what a model thought: some in both
 
@@ -51,7 +53,7 @@ class Answer:
 
     def _read(self) -> None:
         data = b"".join(self.pieces)
-        self.head = self.head or data[:200]
+        self.head = self.head or data[:SHOWN]
         if self.streams is None and (begin := data.lstrip()):
             self.streams = begin.startswith(EVENTS)
         if self.streams:
@@ -80,7 +82,7 @@ class Answer:
                     self.thought.append("" + text)
                 self.finish_reason = choice.get("finish_reason") or self.finish_reason
         except (TypeError, AttributeError):
-            raise ValueError(f"no piece of an answer in the stream: {data[:200]!r}") from None
+            raise ValueError("no piece of an answer in the stream") from None
 
 
 def read_reply(answer: Any) -> Reply:
@@ -93,6 +95,7 @@ def read_reply(answer: Any) -> Reply:
         fields = [message.get(name) for name in THOUGHTS]
         reasoning = next((text for text in fields if text and isinstance(text, str)), None)
         finish_reason = choice.get("finish_reason") or ""
+        finish_reason = "stop" if finish_reason in ENDED else finish_reason
         if finish_reason in BROKEN_OFF:
             raise ValueError(f"the server broke off with finish_reason {finish_reason}")
         if message.get("content") is None and not reasoning and finish_reason in ("", "stop"):
@@ -138,5 +141,5 @@ def error_words(error: object) -> str:
 
 
 def error_message(raw: bytes) -> str:
-    """The message of an error response: message and code of the usual JSON, or the text of the body."""
-    return (error_words(error_of(raw)) or raw.decode(errors="replace"))[:500]
+    """The message of an error response: message and code of the usual JSON, or the text of the body; not shortened."""
+    return error_words(error_of(raw)) or raw.decode(errors="replace")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from distil.llm.keys import check_other
 ROLES = ("fast_teacher", "slow_teacher", "rewriter", "judge")
 TEACHERS = ROLES[:2]  # 01 can do without one of these
 NONE = "none"
+# what an address looks like that is none: nothing, HTTPS://..., https:/..., api.deepseek.com/v1, localhost:8000
+ADDRESS = re.compile(r"^$|:/|^[\w-]+(\.[\w-]+)*\.[a-zA-Z]{2,}([:/]|$)|^[\w.-]+:\d+")
 
 
 def read(role: str, value: str, teacher: str, endpoint: str) -> Role | None:
@@ -27,6 +30,11 @@ def read(role: str, value: str, teacher: str, endpoint: str) -> Role | None:
         return None
     model, where = split(value)
     model, where = model if value else teacher, where or endpoint
+    if (behind := model.rpartition("@")[2]) != model and ADDRESS.search(behind):
+        raise ChatError(
+            f"{role}={value}: {behind or 'nothing'} behind the @ is no endpoint; give a URL such as "
+            "https://api.deepseek.com/v1, recorded:NAME or vllm"
+        )
     if not model.strip() or is_endpoint(model):
         raise ChatError(f"{role}: no model is named; give {role}=MODEL or MODEL@ENDPOINT, or teacher=MODEL for all")
     try:

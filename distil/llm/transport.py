@@ -153,11 +153,12 @@ class Transport:
         except (aiohttp.ClientError, OSError) as error:
             raise RetryableError(self.mask(f"no whole answer: {type(error).__name__}: {error}")) from None
         except ValueError as error:
-            said = self.mask(f"{error} in an answer of {kind}: {answer.head.decode(errors='replace')!r}")
+            head = self.mask(answer.head.decode(errors="replace"))[:200]
+            said = f"{self.mask(str(error))[:500]} in an answer of {kind}: {head!r}"
             raise (RequestError if CONTENT_FILTER.search(str(error)) else RetryableError)(said) from None
         if self.dialect.learn(sent, response.status, raw):
             raise Refused
-        words = self.mask(error_message(raw))
+        words = self.mask(error_message(raw))[:500]
         said = f"HTTP {response.status}: {words}"
         if response.status == 400 and CONTENT_FILTER.search(words):
             raise RequestError(said)

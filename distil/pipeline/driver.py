@@ -64,7 +64,7 @@ def run(
         vllm_server.check("engine")
     if not (run_folder(name) / RESPONSES).exists():  # what is stored needs no server to be used again
         for asked in preflight.roles_asked(stages, values):
-            check_listening(asked.endpoint)
+            check_listening(asked.endpoint, asked.role if values[asked.stage][asked.role] else "endpoint")
     lock = Lock(run_folder(name))
     for stage in stages:  # a notebook that somebody runs by hand holds its own stage's lock
         Lock(run_folder(name) / stage, wait=LOCK_WAIT_SECONDS).release()

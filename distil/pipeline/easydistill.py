@@ -32,12 +32,12 @@ def read_config(path: Path) -> dict:
     if not path.is_file():
         raise ParameterError(f"{path}: no such file")
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8-sig"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ParameterError(f"{path}: not JSON: {error}; the YAML files of EasyDistill 2 are not read") from None
     if not isinstance(config, dict) or "job_type" not in config:
         raise ParameterError(f"{path}: no field `job_type`; known job types: {', '.join(JOBS)}")
-    job = config["job_type"]
+    job = str(config["job_type"])
     if job in OTHER_JOBS:
         raise ParameterError(f"{path}: job type {job!r}: {OTHER_JOBS[job]}")
     if job not in JOBS:

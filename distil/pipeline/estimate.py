@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from distil.llm.cache import Store
 from distil.llm.limits import Limits
+from distil.llm.roles import NONE
 from distil.pipeline.preflight import Asked, roles_asked
 from distil.workspace.stage import RESPONSES, read_meta, run_folder
 
@@ -46,20 +47,22 @@ def assumed(values: dict[str, dict]) -> dict[tuple[str, str], Load]:
     first, second, third = (values[stage] for stage in ("01_collect", "02_rewrite", "03_judge"))
     fast, slow = OF_BUDGET * first["fast_tokens"], OF_BUDGET * first["slow_tokens"]
     asked = first["n_train"] * first["samples"]
-    right = asked * RIGHT  # of each style
+    fast_right = asked * RIGHT if first["fast_teacher"] != NONE else 0
+    slow_right = asked * RIGHT if first["slow_teacher"] != NONE and not first["chains"] else 0
+    slow_right = first["n_train"] if first["chains"] else slow_right  # a file has one a problem, perhaps
     solved = first["n_train"] * (1 - (1 - RIGHT) ** first["samples"])  # problems with a right chain
     tries = sum((1 - ACCEPTED) ** k for k in range(second["tries"]))
     rewritten = OF_BUDGET * second["rewrite_tokens"]
     votes, verdict = max(1, third["votes"]), OF_BUDGET * third["verdict_tokens"]
-    candidates = right + right * ACCEPTED  # fast chains and shortened ones
+    candidates = fast_right + slow_right * ACCEPTED  # fast chains and shortened ones
     improved = candidates * sum(IMPROVED**k for k in range(1, third["max_rounds"] + 1))
     return {
         ("01_collect", "fast_teacher"): load(asked, PROMPT_TOKENS, fast),
         ("01_collect", "slow_teacher"): load(asked * (3 if first["turns"] else 1), PROMPT_TOKENS, slow),
-        ("02_rewrite", "rewriter"): load(right * tries, PROMPT_TOKENS + slow, rewritten)  # shortened
-        + load(solved * tries, PROMPT_TOKENS + fast, rewritten),  # corrupted
+        ("02_rewrite", "rewriter"): load(slow_right * tries, PROMPT_TOKENS + slow, rewritten)  # shortened
+        + load(solved * tries if fast_right else 0, PROMPT_TOKENS + fast, rewritten),  # corrupted
         ("03_judge", "judge"): load((candidates + improved) * votes, PROMPT_TOKENS + fast, verdict)
-        + load((candidates + right) * votes, PROMPT_TOKENS + (fast + slow) / 2, verdict),  # graded
+        + load((candidates + slow_right) * votes, PROMPT_TOKENS + (fast + slow) / 2, verdict),  # graded
         ("03_judge", "rewriter"): load(improved, PROMPT_TOKENS + fast, OF_BUDGET * third["rewrite_tokens"]),
     }
 

@@ -19,7 +19,8 @@ def pilot(profile: str, run: str, sets: list[str], problems: int) -> int:
     """Run 01 to 03 on so many training problems as run `<run>-pilot`, with the roles and budgets of `run`.
 
     Prints what share was right, cut off, unrated, rejected and kept, and the table of `estimate` for the whole run.
-    Returns the exit code of the stages: 1 if one failed, which says why. Raises what `driver.run` raises, and
+    The pilot's answers are its own: the run asks anew. Returns the exit code of the stages: 1 if one failed, which says
+    why. Raises what `driver.run` raises, and
     StageError for fewer than one problem.
     """
     if problems < 1:
@@ -28,29 +29,33 @@ def pilot(profile: str, run: str, sets: list[str], problems: int) -> int:
     test = min(TEST_PROBLEMS, values["01_collect"]["n_test"])
     few = [f"01_collect.n_train={min(problems, values['01_collect']['n_train'])}", f"01_collect.n_test={test}"]
     code = driver.run(profile, run + estimate.PILOT, sets=[*sets, *few], last=LAST)
+    driver.say("\n" + "\n".join(shares(run + estimate.PILOT)))
     if code:
         return code
-    driver.say("\n" + "\n".join(shares(run + estimate.PILOT)))
     driver.say(f"\nThe whole of run {run!r}, 01 to 03:\n")
     driver.say(estimate.table(run, list(STAGES[: STAGES.index(LAST) + 1]), values))
     return 0
 
 
 def shares(run: str) -> list[str]:
-    """Lines on what came of the chains of a run's stages 01 to 03."""
+    """Lines on what came of the chains of a run's stages 01 to 03, as far as they have come to their end."""
     folder = run_folder(run)
-    lines = []
+    lines: list[str] = []
+    done = [stage for stage in STAGES[: STAGES.index(LAST) + 1] if read_meta(run, stage)]
+    if not done:
+        return lines
     chains = read_jsonl(folder / "01_collect/chains.jsonl", Chain)
     for style in dict.fromkeys(chain.style for chain in chains):
         of_style = [chain for chain in chains if chain.style == style]
         right = sum(bool(chain.correct) for chain in of_style)
         lines.append(f"{style} chains right: {share(right, len(of_style))}")
-    for stage in STAGES[: STAGES.index(LAST) + 1]:
-        meta = read_meta(run, stage)
-        assert meta, "the pilot came to its end, and each stage with it"
+    for stage in done:
+        meta = read_meta(run, stage) or {}
         for role, used in meta["figures"]["usage"].items():
             answers = used["asked"] + used["from_store"]
             lines.append(f"{stage[:2]} {role}: cut off at the token limit: {share(used['cut_off'], answers)}")
+    if len(done) < 2:
+        return lines
     short = read_jsonl(folder / "02_rewrite/chains.jsonl", Chain)
     rejected = read_jsonl(folder / "02_rewrite/rejected.jsonl", Chain)
     lost = Counter(chain.rejection_reason for chain in rejected if chain.style == "long2short")
@@ -58,6 +63,8 @@ def shares(run: str) -> list[str]:
         f"shortened chains rejected: {share(lost.total(), lost.total() + len(short))}"
         + "".join(f", {reason} {n}" for reason, n in lost.most_common(3))
     )
+    if len(done) < 3:
+        return lines
     aligned = read_jsonl(folder / "03_judge/aligned.jsonl", AlignedChain)
     for what, n in (
         ("unrated", sum(row.reason == "unrated" for row in aligned)),

@@ -39,6 +39,7 @@ THINKS = re.compile(
     re.IGNORECASE,
 )
 LEAST_FOR_A_THOUGHT = 2048  # tokens
+LEAST = {"n_train": 1, "n_test": 0, "samples": 1, "tries": 1, "votes": 0, "max_rounds": 0}
 ADVISED = {"verdict_tokens": 8192, "rewrite_tokens": 8192, "fast_tokens": 32768, "slow_tokens": 32768}
 
 
@@ -67,6 +68,7 @@ def check(profile: str, stages: list[str], values: dict[str, dict]) -> None:
     if "07_eval" in stages:
         upload.check(**{name: values["07_eval"][name] for name in ("push", "repository", "students", "run")})
     for stage in stages:
+        check_numbers(stage, values[stage])
         if stage in BUDGETS:
             yields.check(values[stage]["min_share"])
     asked = roles_asked(stages, values)
@@ -74,6 +76,7 @@ def check(profile: str, stages: list[str], values: dict[str, dict]) -> None:
     if "01_collect" in stages and not teachers and not values["01_collect"]["chains"]:
         raise StageError("fast_teacher and slow_teacher are none, and chains names no file: nothing would be collected")
     roles.check([one.who for one in asked])
+    check_students(stages, values)
     check_served(asked)
     check_formats(stages, values)
     for one in asked:
@@ -101,6 +104,37 @@ def roles_asked(stages: list[str], values: dict[str, dict]) -> list[Asked]:
             if role is not None:
                 found.append(Asked(stage, name, role.model, role.endpoint, parameter, given[parameter]))
     return found
+
+
+def check_numbers(stage: str, given: dict) -> None:
+    """Raise StageError for a number of 01 to 03 below what it can be."""
+    for name, value in given.items() if stage in BUDGETS else ():
+        least = 1 if name.endswith("_tokens") else LEAST.get(name)
+        if least is not None and value < least:
+            raise StageError(f"{stage}.{name}={value}: give {least} or more")
+
+
+def check_students(stages: list[str], values: dict[str, dict]) -> None:
+    """Raise StageError for students that no stage will make.
+
+    Rows of one's own make one student, and only 04 and 07 know what to do with it. Without slow chains there is no
+    slow student.
+    """
+    if "04_finetune" not in stages:
+        return
+    if values["04_finetune"]["train"] and len(stages) > 1:
+        raise StageError(
+            "train=FILE needs no other stage than 04: give --from 04 --to 04, then measure its student, which is named "
+            "after the file, with --from 07 --set 07_eval.students=base,NAME"
+        )
+    first = values["01_collect"]
+    if "01_collect" in stages and first["slow_teacher"] == roles.NONE and not first["chains"]:
+        for stage in ("04_finetune", "07_eval"):
+            if stage in stages and "slow" in values[stage]["students"].split(","):
+                raise StageError(
+                    f"slow_teacher=none leaves no chains for the student slow of {stage}.students: leave it out, as in "
+                    f"--set {stage}.students=fast"
+                )
 
 
 def check_served(asked: list[Asked]) -> None:

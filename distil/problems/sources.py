@@ -167,8 +167,9 @@ def read_questions(path: Path) -> list[Problem]:
 
 
 def absolute(name: str) -> Path:
-    """A path as it is, or below the project folder."""
-    return Path(name) if Path(name).is_absolute() else root() / name
+    """A path as it is, from one's home folder, or below the project folder."""
+    path = Path(name).expanduser()
+    return path if path.is_absolute() else root() / path
 
 
 def gather(source: str, n_train: int, n_test: int, seed: int) -> tuple[list[Problem], list[dict]]:

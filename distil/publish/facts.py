@@ -10,6 +10,7 @@ from typing import Any
 
 from distil.evaluate import settings
 from distil.evaluate.seen import SETS
+from distil.llm.roles import ROLES
 from distil.workspace.environment import root
 from distil.workspace.errors import StageError
 from distil.workspace.files import read_csv, read_jsonl, sha256
@@ -20,7 +21,6 @@ ASKED = f"07_eval/{settings.FILE}"
 LEVEL = "95%"  # of every interval; the one number of a card that is no measurement
 NUMBER = re.compile(r"[-+]?\d(?:[\d,]*\d)?(?:\.\d+)?(?:e-?\d+)?%?")
 SEPARATORS = re.compile(r"[\s=]+")
-ROLES = ("fast_teacher", "slow_teacher", "rewriter", "judge")  # parameters: MODEL@ENDPOINT
 
 
 def read(run: str) -> dict[str, Any]:
@@ -144,4 +144,4 @@ def public(name: str, value: object) -> str:
         return "URL"
     if name in ROLES:  # MODEL@URL
         return shlex.quote(re.sub(r"@https?://\S+", "@URL", str(value)))
-    return shlex.quote(re.sub(r"[^\s=?&]+(\.jsonl?)\b", r"FILE\1", str(value)))
+    return shlex.quote(re.sub(r"[^=?&]+(\.jsonl?)\b", r"FILE\1", str(value)))

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
-
 NAME = "packed_rows"  # under which transformers knows it
 OLDEST = (8, 0)  # compute capability: FlashAttention wants Ampere or newer
-takes_window = True  # does this torch's kernel take a window? Set by `register`.
 
 
 def missing() -> str | None:
@@ -43,18 +40,8 @@ def register() -> None:
     """Make the function known to transformers as `NAME`; such a model builds no mask."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
-    global takes_window  # looked up here: a compiled layer cannot
-    if importable():
-        takes_window = kernel_takes_window()
     AttentionInterface.register(NAME, attend)
     AttentionMaskInterface.register(NAME, no_mask)
-
-
-def kernel_takes_window() -> bool:
-    """The first versions of the kernel, up to torch 2.10, only knew whether it is causal."""
-    from torch.nn.attention.varlen import varlen_attn
-
-    return "window_size" in inspect.signature(varlen_attn).parameters
 
 
 def no_mask(*_, **__) -> None:
@@ -74,13 +61,18 @@ def attend(module, query, key, value, attention_mask, *, starts, longest, scalin
 
 
 def on_gpu(q, k, v, starts, longest, scaling, sliding_window):
-    """The kernel itself; all are (tokens, heads, size), in 16 bits."""
+    """The kernel itself; all are (tokens, heads, size).
+
+    It takes 16 bits only. With weights in float32, autocast leaves queries and keys in float32 and values in 16 bits.
+    """
+    import torch
     from torch.nn.attention.varlen import varlen_attn
 
+    dtype = v.dtype if v.dtype in (torch.float16, torch.bfloat16) else torch.bfloat16
+    q, k, v = (states.to(dtype) for states in (q, k, v))
     k, v = (states.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for states in (k, v))
     window = (sliding_window - 1 if sliding_window else -1, 0)
-    causal = {"window_size": window} if takes_window else {"is_causal": True}
-    return varlen_attn(q, k, v, starts, starts, longest, longest, scale=scaling, **causal)
+    return varlen_attn(q, k, v, starts, starts, longest, longest, scale=scaling, window_size=window)
 
 
 def row_by_row(q, k, v, starts, scaling, sliding_window):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,7 +55,9 @@ def encode_rows(rows: Sequence[TrainingRow], tokenizer, max_length: int) -> tupl
 
 
 def fitting(rows: Sequence[TrainingRow], tokenizer, max_length: int) -> tuple[list[dict], int]:
-    """What `encode_rows` gives. Raises StageError if no row fits into `max_length` tokens."""
+    """What `encode_rows` gives. Raises StageError if there is no row, or none fits into `max_length` tokens."""
+    if not rows:
+        raise StageError("the training set has no row: leave its student out of `students`, or see what 03 kept of it")
     encoded, too_long = encode_rows(rows, tokenizer, max_length)
     if not encoded:
         raise StageError(f"none of {len(rows)} training rows fits into max_length={max_length} tokens: raise it")
@@ -132,6 +135,13 @@ class TrainingSet:
         return max(len(row["input_ids"]) for row in self.ordered)
 
 
+def rows_for(tokens_a_step: int, filled: Sequence[dict], processes: int = 1) -> int:
+    """How many of these rows have about so many tokens: a number that processes and micro batches can share."""
+    rows = tokens_a_step * len(filled) / tokens_of(filled)
+    shared = math.lcm(processes, 8 if rows >= 8 else 1)
+    return max(1, round(rows / shared)) * shared
+
+
 def training_set(
     rows: Sequence[TrainingRow],
     tokenizer,
@@ -142,6 +152,7 @@ def training_set(
     seed: int,
     epochs: float = 0.0,
     tokens_a_step: int = 0,
+    processes: int = 1,
     padded: bool = True,
 ) -> TrainingSet:
     """The set that `rows` make, by `fill`. Raises StageError if none fits into `max_length`.
@@ -155,5 +166,5 @@ def training_set(
     if not padded:
         return TrainingSet(encoded, filled, too_long, batch_size, tokens_a_step)
     if tokens_a_step:
-        batch_size = max(1, round(tokens_a_step * len(filled) / tokens_of(filled)))
+        batch_size = rows_for(tokens_a_step, filled, processes)
     return TrainingSet(encoded, by_length(filled, seed, batch_size), too_long, batch_size)

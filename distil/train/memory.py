@@ -118,8 +118,12 @@ class PackedPlan:
     memory: dict[str, float]  # GiB, of `estimate`
 
 
-def plan_packed(student: str, method: str, steps: Sequence[Sequence[dict]], *, lora_rank: int) -> PackedPlan:
+def plan_packed(
+    student: str, method: str, steps: Sequence[Sequence[dict]], *, longest: int, lora_rank: int
+) -> PackedPlan:
     """The fewest micro batches a step that fit into a GPU, of steps of encoded rows.
+
+    A micro batch has room for a row of `longest` tokens, which may be one that is only looked at.
 
     Without checkpointing if micro batches of `ENOUGH_TOKENS`, or a row each, fit so. Raises StageError if not even a
     row at a time fits.
@@ -130,7 +134,7 @@ def plan_packed(student: str, method: str, steps: Sequence[Sequence[dict]], *, l
     for gradient_checkpointing in (False, True):
         parts = 1
         while True:
-            tokens = max(tokens_of(part) for rows in steps for part in divided(rows, parts))
+            tokens = max(longest, *(tokens_of(part) for rows in steps for part in divided(rows, parts)))
             memory = estimate(
                 student,
                 method,

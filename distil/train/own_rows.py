@@ -9,6 +9,7 @@ from distil.chains.judge import split_by_problem
 from distil.llm.prompts import format_turns
 from distil.models import formats
 from distil.models.published import TEACHER, published
+from distil.problems.sources import absolute
 from distil.workspace.errors import StageError
 from distil.workspace.files import digest, read_table
 from distil.workspace.rows import TrainingRow
@@ -32,7 +33,7 @@ def read(path: str, student_format: str) -> list[TrainingRow]:
     no answer, or an output of another student format.
     """
     rows, first = [], ""
-    for number, row in read_table(Path(path)):
+    for number, row in read_table(absolute(path)):
         where = f"{path}, line {number}"
         form = "messages" if "messages" in row else "instruction" if "instruction" in row else ""
         if not form:

@@ -38,8 +38,22 @@ def summed_loss(hidden, weight, labels):
     return torch.nn.functional.cross_entropy(logits, labels, ignore_index=NO_TARGET, reduction="sum")
 
 
-def make_trainer(model, arguments, *, shape: Shape, train_dataset, eval_dataset, processing_class, callbacks):
-    """A transformers Trainer for a model that was loaded for the backend `packed`."""
+def make_trainer(
+    model,
+    arguments,
+    *,
+    shape: Shape,
+    train_dataset,
+    eval_dataset,
+    learned_a_look: float,
+    processing_class,
+    callbacks: Sequence,
+):
+    """A transformers Trainer for a model that was loaded for the backend `packed`.
+
+    `learned_a_look` is the mean number of learned tokens in a batch of `eval_dataset`: divided by it, the mean over
+    batches is the mean over tokens.
+    """
     import torch
     from torch.utils.checkpoint import checkpoint
     from transformers import Trainer
@@ -49,6 +63,7 @@ def make_trainer(model, arguments, *, shape: Shape, train_dataset, eval_dataset,
     on_gpu = next(model.parameters()).is_cuda or torch.cuda.is_available()
     chunk_loss = summed_loss
     if on_gpu:  # a CPU's compiler costs more than it saves
+        torch.compiler.reset()  # what was compiled for the student before: only so many shapes are kept
         for layer in decoder.layers:
             layer.compile(dynamic=False)
         chunk_loss = torch.compile(summed_loss, dynamic=False)
@@ -70,13 +85,13 @@ def make_trainer(model, arguments, *, shape: Shape, train_dataset, eval_dataset,
                 for begin in range(0, shape.learned, CHUNK):
                     of_chunk = states[begin : begin + CHUNK], head.weight, labels[begin : begin + CHUNK]
                     total = total + checkpoint(chunk_loss, *of_chunk, use_reentrant=False)
-            learned = num_items_in_batch if num_items_in_batch is not None else (labels != NO_TARGET).sum()
-            loss = total / learned
+            loss = total / num_items_in_batch  # what all micro batches of a step have learned
             return (loss, None) if return_outputs else loss
 
         def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
             with torch.no_grad():
-                return self.compute_loss(model, self._prepare_inputs(inputs)), None, None
+                looked_at = self._prepare_inputs(inputs)
+                return self.compute_loss(model, looked_at, num_items_in_batch=learned_a_look), None, None
 
     made = PackedTrainer(
         model=model,

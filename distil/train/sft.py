@@ -62,16 +62,18 @@ def sft(
     of a step cannot be shared evenly.
     """
     recipe = Recipe(**settings)
-    request = {"student": student, **asdict(recipe), "rows": digest(*rows)}
+    length = {"train_tokens": 0} if recipe.epochs else {}  # which is then not looked at
+    request = {"student": student, **asdict(recipe), **length, "rows": digest(*rows)}
     cache = ResultCache(out / "sft.json", request, SFTResult)
     if (known := cache.read()) is not None:
         return known
     chosen_backend = prepare_backend(compiler=True, student=student, method=recipe.method)
     tokenizer = load_tokenizer(resolve(student), recipe.student_format)
-    batch_size, n_processes = recipe.rows_a_step, world_size()
-    if batch_size % n_processes:
+    n_processes = world_size()
+    if recipe.rows_a_step % n_processes and not recipe.tokens_a_step:
         raise StageError(
-            f"{n_processes} processes cannot share {batch_size} rows a step evenly: start a divisor of {batch_size}"
+            f"{n_processes} processes cannot share {recipe.rows_a_step} rows a step evenly: start a divisor of "
+            f"{recipe.rows_a_step}"
         )
     chosen = training_set(
         rows,
@@ -79,9 +81,10 @@ def sft(
         max_length=recipe.max_length,
         epochs=recipe.epochs,
         train_tokens=recipe.train_tokens,
-        batch_size=batch_size,
+        batch_size=recipe.rows_a_step,
         seed=recipe.seed,
         tokens_a_step=recipe.tokens_a_step,
+        processes=n_processes,
         padded=chosen_backend != "packed",
     )
     held_out = encode_rows(valid, tokenizer, recipe.max_length)[0][:N_VALID]
@@ -117,6 +120,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=float, default=0.0)
     parser.add_argument("--train-tokens", type=int, default=0)
     parser.add_argument("--batch-size", type=int, default=0)
+    parser.add_argument("--tokens-a-step", type=int, default=0)
     parser.add_argument("--learning-rate", type=float, required=True)
     parser.add_argument("--max-length", type=int, required=True)
     parser.add_argument("--method", choices=METHODS, required=True)

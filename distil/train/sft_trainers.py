@@ -6,23 +6,26 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distil.train.common import dataset, eval_arguments, on_one_gpu, trainer_arguments
-from distil.train.examples import TrainingSet
+from distil.train.examples import TrainingSet, rows_for
 from distil.train.memory import plan, plan_packed
 from distil.train.model import backend, load_for_training, uses_fsdp, world_size
-from distil.train.packing import by_tokens, divided, shape_of, tokens_of
+from distil.train.packing import by_tokens, divided, learned_of, shape_of, tokens_of
 from distil.train.recipe import Recipe
+from distil.workspace.environment import give_memory_back
 
 
 def expected(student: str, recipe: Recipe, filled: Sequence[dict]) -> tuple[str, dict[str, float]]:
     """(how a step goes through this machine, GiB by part) of a training on encoded rows, as its trainer plans it."""
+    give_memory_back()
     longest = max(len(row["input_ids"]) for row in filled)
     if backend(student, recipe.method) == "packed":
         steps = TrainingSet(list(filled), list(filled), 0, recipe.rows_a_step, recipe.tokens_a_step).in_steps()
-        planned = plan_packed(student, recipe.method, steps, lora_rank=recipe.lora_rank)
+        planned = plan_packed(student, recipe.method, steps, longest=longest, lora_rank=recipe.lora_rank)
         tokens = max(tokens_of(rows) for rows in steps)
         return f"steps of up to {tokens:,} tokens, {planned.parts} micro batches each", planned.memory
-    padded = plan(student, recipe.method, batch_size=recipe.rows_a_step, longest=longest, lora_rank=recipe.lora_rank)
-    return f"batches of {recipe.rows_a_step} rows, micro batches of {padded.micro_batch_size}", padded.parts
+    rows_a_step = rows_for(recipe.tokens_a_step, filled) if recipe.tokens_a_step else recipe.rows_a_step
+    padded = plan(student, recipe.method, batch_size=rows_a_step, longest=longest, lora_rank=recipe.lora_rank)
+    return f"batches of {rows_a_step} rows, micro batches of {padded.micro_batch_size}", padded.parts
 
 
 def trl_trainer(
@@ -37,6 +40,7 @@ def trl_trainer(
     """TRL's SFTTrainer on rows padded to the longest of their batch, patched by Unsloth where that is the backend."""
     from trl import SFTConfig, SFTTrainer
 
+    give_memory_back()  # that of the student before
     each = chosen.batch_size // world_size()
     planned = plan(student, recipe.method, batch_size=each, longest=chosen.longest, lora_rank=recipe.lora_rank)
     arguments = trainer_arguments(
@@ -94,10 +98,11 @@ def packed_trainer(
 
     from distil.train.packed_trainer import make_trainer, steps_as_batches
 
+    give_memory_back()  # that of the student before
     steps = chosen.in_steps()
-    planned = plan_packed(student, recipe.method, steps, lora_rank=recipe.lora_rank)
-    batches = [part for rows in steps for part in divided(rows, planned.parts)]
     longest = max(len(row["input_ids"]) for row in [*chosen.ordered, *held_out])
+    planned = plan_packed(student, recipe.method, steps, longest=longest, lora_rank=recipe.lora_rank)
+    batches = [part for rows in steps for part in divided(rows, planned.parts)]
     looked_at = by_tokens(held_out, shape_of(batches, longest).tokens)
     shape = shape_of([*batches, *looked_at], longest)
     arguments = trainer_arguments(
@@ -120,6 +125,7 @@ def packed_trainer(
         shape=shape,
         train_dataset=steps_as_batches(batches, shape, tokenizer.pad_token_id),
         eval_dataset=steps_as_batches(looked_at, shape, tokenizer.pad_token_id) if held_out else None,
+        learned_a_look=learned_of(held_out) / max(1, len(looked_at)),
         processing_class=tokenizer,
         callbacks=callbacks,
     )

@@ -67,7 +67,7 @@ def read_table(path: Path) -> list[tuple[int, dict]]:
     is not there, is not UTF-8, is neither of the two, or holds no row.
     """
     if not path.is_file():
-        raise StageError(f"{path}: no such file")
+        raise StageError(f"{path}: " + ("a folder, and a file is wanted" if path.is_dir() else "no such file"))
     raw = path.read_bytes()
     try:
         text = raw.decode("utf-8-sig")

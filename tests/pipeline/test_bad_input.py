@@ -53,14 +53,20 @@ from distil.workspace.stage import RESPONSES, STAGES, Lock, run_folder
     (["--set", "fast_teacher=none", "--set", "slow_teacher=none"], "and chains names no file"),
     (["--set", "judge=@vllm"], "judge: no model is named"),
     (["--set", "chains=mine.jsonl"], "mine.jsonl"),
-    (["--set", "04.train=mine.jsonl"], "mine.jsonl"),
     (["--set", "04.epochs=-1"], "epochs=-1.0: epochs is 0 or more"),
     (["--set", "problems=enigma"], "no problem suite 'enigma'"),
     (["--set", "problems=hub:enigma"], "hub:enigma: no ready-made map of that name; there are: gsm8k"),
     (["--set", "chains=r1.jsonl"], "r1.jsonl: no such file"),
-    (["--set", "train=mine.json"], "mine.json: no such file"),
     (["--set", "min_share=1.5"], "a share lies between 0 and 1"),
     (["--set", "judge=none"], "judge=none: only fast_teacher and slow_teacher can be left out"),
+    (["--set", "judge=foo@HTTPS://api.deepseek.com/v1"], "judge=foo@HTTPS://api.deepseek.com/v1: HTTPS://api"),
+    (["--set", "judge=foo@api.deepseek.com/v1"], "behind the @ is no endpoint"),
+    (["--set", "judge=foo@"], "nothing behind the @ is no endpoint"),
+    (["--set", "fast_tokens=-5"], "01_collect.fast_tokens=-5: give 1 or more"),
+    (["--set", "samples=0"], "01_collect.samples=0: give 1 or more"),
+    (["--set", "slow_teacher=none"], "--set 04_finetune.students=fast"),
+    (["--set", "train=mine.jsonl"], "give --from 04 --to 04"),
+    (["--from", "04", "--to", "04", "--set", "train=mine.jsonl"], "mine.jsonl: no such file"),
     (["--set", "lora_rank=0"], "lora_rank=0: lora_rank is 1 or more"),
     (["--set", "04.student_format=think"], "student_format must be the same in all stages"),
     (["--set", "problems=starter?against=exam.jsonl"], "no such file"),
@@ -216,7 +222,9 @@ def test_a_file_of_ones_own_that_cannot_be_meant(project, capsys, parameter, con
     """Found before anything is asked: exit code 2, one line, nothing written."""
     file = project / "mine.jsonl"
     file.write_bytes(content if isinstance(content, bytes) else "\n".join(map(json.dumps, content)).encode())
-    assert main(["run", "--set", f"{parameter}={file}", "--set", "n_train=20", "--set", "n_test=2"]) == 2
+    stages = ["--from", "04", "--to", "04"] if parameter == "train" else []
+    sets = [f"{parameter}=mine.jsonl", "n_train=20", "n_test=2"]  # below the project folder, wherever one is
+    assert main(["run", *stages, *(word for text in sets for word in ("--set", text))]) == 2
     said = capsys.readouterr().err
     assert "mine.jsonl" in said and message in said and said.count("\n") == 1, said
     assert not (project / "artifacts").exists()

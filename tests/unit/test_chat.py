@@ -182,3 +182,17 @@ def test_a_key_that_the_endpoint_echoes_is_masked(status, tmp_path, project, mon
 ])  # fmt: skip
 def test_every_shape_of_reasoning(text, field, expected):
     assert split_reasoning(text, field) == expected
+
+
+def test_a_request_counts_once_however_often_its_answer_is_looked_at(tmp_path, project):
+    """A notebook looks at one chain first; four equal prompts are one request."""
+    with serve(lambda body: "four words are said") as (endpoint, seen):
+        chat = Chat("m", endpoint, store=tmp_path / "s.jsonl")
+        chat.map(PROMPTS[:1] * 4, max_tokens=9)
+        chat.map(PROMPTS[:3], max_tokens=9)
+    totals = chat.totals()
+    assert len(seen) == 3 and (totals["asked"], totals["from_store"]) == (3, 0)
+    assert (totals["asked_completion_tokens"], totals["stored_completion_tokens"]) == (12, 0)
+    again = Chat("m", endpoint, store=tmp_path / "s.jsonl")
+    again.map(PROMPTS[:3] * 2, max_tokens=9)
+    assert (again.totals()["asked"], again.totals()["from_store"]) == (0, 3)

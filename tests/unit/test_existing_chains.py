@@ -129,7 +129,7 @@ def changed(line: int, **fields) -> list[dict]:
 
 
 @pytest.mark.parametrize(("rows", "message"), [
-    (PLAIN, r"no field `answer`.*04_finetune.train=x.jsonl.*chains=x.jsonl\?answer=boxed"),
+    (PLAIN, r"no field `answer`.*04_finetune.train=.*x.jsonl.*chains=.*x.jsonl\?answer=boxed"),
     ([{"question": "q", "answer": "1"}], "line 1: no field for the chain: name it one of generations, chain, output"),
     ([{"answer": "1", "output": "o"}], "line 1: no field for the question: name it one of question, problem"),
     (changed(7, output=" "), "line 7: field `output` is empty"),

@@ -128,3 +128,14 @@ def test_progress_shows_speed_and_cost_and_a_batch_run_shows_nothing(project, mo
     told = capfd.readouterr().err
     assert "quiet" not in told
     assert "loud: 100%" in told and "40/40" in told and "tokens/s, 0.00 dollars" in told
+
+
+@pytest.mark.parametrize("extra", ['{"api_key": "sk-1"}', '{"extra_headers": {"Authorization": "Bearer sk-1"}}'])
+def test_a_key_among_extra_fields_is_refused_and_not_repeated(extra, monkeypatch):
+    """They are part of every stored request and of meta.json."""
+    monkeypatch.setenv("DISTIL_EXTRA", extra)
+    with pytest.raises(ChatError, match="DISTIL_KEYS") as error:
+        Limits.read()
+    assert "sk-1" not in str(error.value)
+    monkeypatch.setenv("DISTIL_EXTRA", '{"stop_token": "</s>", "max_thought_tokens": 9}')
+    assert Limits.read().extra["stop_token"] == "</s>"

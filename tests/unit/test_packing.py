@@ -1,8 +1,10 @@
 """Packed rows: nothing is lost, no row sees another, and the losses are those of padded rows."""
 
 import pytest
+from factories import a_training_row
 
 from distil.train import attention, model, sft
+from distil.train.examples import rows_for
 from distil.train.packing import NO_TARGET, by_rows, by_tokens, divided, learned_of, packed, shape_of, tokens_of
 from distil.workspace.rows import TrainingRow
 
@@ -45,6 +47,27 @@ def test_a_packed_batch_holds_every_learned_token_and_no_other():
             assert positions[start] == 0
 
 
+@pytest.mark.parametrize("dtypes", [("float32", "float32", "bfloat16"), ("float32",) * 3, ("float16",) * 3])
+def test_the_kernel_gets_16_bits_of_one_kind(monkeypatch, dtypes):
+    """With all weights trained, autocast leaves queries and keys in float32."""
+    import torch
+    from torch.nn.attention import varlen
+
+    seen = []
+    monkeypatch.setattr(varlen, "varlen_attn", lambda q, k, v, *_, **__: seen.append((q, k, v)) or q)
+    q, k, v = (torch.zeros(5, heads, 8, dtype=getattr(torch, d)) for heads, d in zip((4, 2, 2), dtypes, strict=True))
+    attention.on_gpu(q, k, v, torch.tensor([0, 5]), 5, None, None)
+    ((q, k, v),) = seen
+    assert q.dtype == k.dtype == v.dtype and q.dtype in (torch.float16, torch.bfloat16)
+    assert q.shape == k.shape == v.shape == (5, 4, 8)
+
+
+def test_a_step_of_so_many_tokens_is_rows_that_can_be_shared():
+    rows = [row(10, 2) for _ in range(40)]
+    assert rows_for(370, rows) == 40 and rows_for(30, rows) == 3 and rows_for(1, rows) == 1
+    assert rows_for(30, rows, processes=2) == 4 and rows_for(370, rows, processes=3) == 48
+
+
 @pytest.fixture
 def packed_on_a_cpu(monkeypatch):
     monkeypatch.setattr(attention, "missing", lambda: None)
@@ -82,6 +105,18 @@ def test_losses_are_those_of_padded_rows(tmp_path, monkeypatch, packed_on_a_cpu,
     assert our_tokens == their_tokens and len(ours) == len(theirs) > 5
     assert ours == pytest.approx(theirs, rel=5e-3) and ours[-1] < ours[0]
     assert our_valid == pytest.approx(their_valid, rel=2e-2)
+
+
+@pytest.mark.slow
+def test_the_validation_loss_is_a_mean_over_tokens(tmp_path, packed_on_a_cpu):
+    """However many looks the rows take: with steps of one row, three; with steps of three rows, one."""
+    rows = [a_training_row(f"{i}?", "a b " * (2 + 9 * i), str(i)) for i in range(3)]
+    settings = {"train_tokens": 10, "learning_rate": 1e-9, "max_length": 256, "method": "full", "seed": 0}
+    found = [
+        sft.sft(rows, rows, "tiny-random", tmp_path / str(n), batch_size=n, **settings | {"train_tokens": tokens})
+        for n, tokens in ((1, 10), (3, 400))
+    ]
+    assert found[0].valid_loss == pytest.approx(found[1].valid_loss, rel=1e-3)
 
 
 def test_the_backend_says_why_not(monkeypatch):

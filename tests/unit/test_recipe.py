@@ -100,3 +100,11 @@ def test_what_cannot_be_meant_is_found_before_any_work(bad, said, tmp_path):
 def test_epochs_need_no_budget():
     recipe = Recipe(epochs=2.5, **USUAL)
     assert recipe.length == "2.5 epochs" and Recipe(train_tokens=40000, **USUAL).length == "40,000 tokens"
+
+
+@pytest.mark.slow
+def test_where_epochs_say_how_long_the_budget_makes_no_other_request(tiny, tmp_path):
+    """The command line of several GPUs knows no budget there, the notebook has its default: it must find it done."""
+    first = sft.sft(ROWS, [], tiny, tmp_path, epochs=1.0, train_tokens=0, batch_size=4, **USUAL)
+    again = sft.sft(ROWS, [], tiny, tmp_path, epochs=1.0, train_tokens=40_000, batch_size=4, **USUAL)
+    assert again == first and again.seconds == first.seconds

@@ -247,3 +247,8 @@ def test_a_server_that_does_not_say_is_no_error(monkeypatch):
         with serve(lambda body: "", models=rows) as (endpoint, _):
             check_model(Role("judge", "m", endpoint), 10)
     check_model(Role("judge", "m", "vllm"), 10)
+
+
+@pytest.mark.parametrize("model", ["claude-3@20240229", "org/model@main", "gpt@2.5"])
+def test_an_at_sign_may_belong_to_a_model(model, monkeypatch):
+    assert roles.read("judge", model, "t", "recorded:qwen2.5-coder-1.5b").model == model

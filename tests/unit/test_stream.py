@@ -332,3 +332,30 @@ def test_half_of_the_answers_cut_off_do_not_stop_the_asking():
         chat = Chat("m", endpoint, concurrency=1)
         chat.map(PROMPTS, max_tokens=7, limit="fast_tokens")
     assert len(seen) == 60 and chat.totals()["cut_off"] == 30
+
+
+@pytest.mark.parametrize("word", ["eos", "end_turn"])
+def test_what_other_servers_call_an_end_is_an_end(word):
+    assert read(events(delta(content="4"), delta(word))).finish_reason == "stop"
+    whole = {"choices": [{"message": {"content": "4"}, "finish_reason": word}]}
+    assert read(json.dumps(whole).encode()).finish_reason == "stop"
+
+
+@pytest.mark.parametrize("status", [200, 400, 500])
+@pytest.mark.parametrize("before", range(170, 215, 3))
+def test_no_part_of_a_key_is_left_where_an_error_is_cut_short(before, status, monkeypatch):
+    """What an endpoint says is masked whole, and then shortened."""
+    monkeypatch.setenv("KEY_OF_MINE", secret := "sk-" + "0123456789abcdef" * 2)
+    padding = "x" * (before + (300 if status != 200 else 0)) + " "
+
+    def answer(_: dict) -> str:
+        if status == 200:
+            raise Raw((padding + secret).encode(), "text/html")
+        raise Refusal(status, padding + secret)
+
+    monkeypatch.setattr("distil.llm.transport.MAX_ATTEMPTS", 1)
+    with serve(answer) as (endpoint, _):
+        monkeypatch.setenv("DISTIL_KEYS", f"{endpoint.split('/')[2]}=KEY_OF_MINE")
+        with pytest.raises(ChatError) as error:
+            Chat("m", endpoint).map(PROMPTS[:1], max_tokens=9)
+    assert "sk-0" not in str(error.value) and "xxx" in str(error.value)
