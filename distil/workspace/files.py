@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -148,6 +149,12 @@ def write_csv(path: Path, rows: Iterable[dict | Sequence[object]], columns: Sequ
     write_text(path, csv_text(rows, columns))
 
 
+@lru_cache(maxsize=64)
+def lock_of(path: Path) -> FileLock:
+    """The lock of a file that is appended to. It is kept: to make one takes as long as to write an answer."""
+    return FileLock(f"{path}.lock", poll_interval=APPEND_POLL_SECONDS)
+
+
 @contextmanager
 def appending(path: Path) -> Iterator[BinaryIO]:
     """Open a file of lines for appending, by one process at a time.
@@ -156,7 +163,7 @@ def appending(path: Path) -> Iterator[BinaryIO]:
     left as it was found.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock", poll_interval=APPEND_POLL_SECONDS), open(path, "ab+", buffering=0) as handle:
+    with lock_of(path), open(path, "ab+", buffering=0) as handle:
         end = handle.seek(0, os.SEEK_END)
         if end:
             handle.seek(end - 1)

@@ -72,6 +72,7 @@ def test_unknown_suite():
         generate("nope", 1, 1, 0)
 
 
+@pytest.mark.slow
 def test_family_too_small():
     with pytest.raises(ProblemError, match="different questions"):
         generate("starter", 5 * 6000, 5, 0)

@@ -295,6 +295,7 @@ def test_who_refuses_whatever_is_sent_is_not_asked_for_ever():
     assert len(seen) == 6
 
 
+@pytest.mark.slow
 def test_most_answers_cut_off_stop_the_asking_and_are_kept(tmp_path):
     def answer(body):
         i = int(body["messages"][0]["content"].split()[1])
