@@ -53,6 +53,8 @@ class Endpoint:
     requests: list[dict] = field(default_factory=list)
     refused: Counter = field(default_factory=Counter)  # by message
     cut_off: int = 0
+    hold_at: int | None = None  # after so many answers the next wait for `release`
+    release: threading.Event = field(default_factory=threading.Event)
 
     @property
     def host(self) -> str:
@@ -157,6 +159,8 @@ def serve(models: dict[str, Model], mind: Mind, key: str = "", pause: float = 0.
                 told = {"message": str(refusal), "type": "invalid_request_error", "param": refusal.param}
                 self.whole(refusal.status, {"error": told})
                 return
+            if seen.hold_at is not None and len(seen.requests) >= seen.hold_at:
+                seen.release.wait(60)
             answer = write(body, models[body["model"]], mind)
             (self.stream if body.get("stream") else self.at_once)(body, answer)
             seen.requests.append(body)

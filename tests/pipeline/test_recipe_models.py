@@ -131,12 +131,15 @@ def collected(setting, piloted) -> str:
     for endpoint in setting.endpoints.values():
         endpoint.requests.clear()
     slow = setting.endpoints["slow_teacher"]
+    slow.hold_at = 30
     victim = setting.start("--to", "03")
     deadline = time.time() + 240
     while len(slow.requests) < 30 and victim.poll() is None and time.time() < deadline:
         time.sleep(0.01)
     os.killpg(victim.pid, signal.SIGKILL)
     victim.communicate()
+    slow.hold_at = None
+    slow.release.set()
     assert 30 <= len(slow.requests) < 96, "it was killed in the middle"
     return setting.run("--to", "03")
 
