@@ -59,6 +59,12 @@ class Recipe:
         return {"lora_rank": self.lora_rank, "lora_alpha": self.lora_alpha}
 
     @property
+    def schedule(self) -> dict[str, float]:
+        """What every trainer is told alike of a step."""
+        names = ("learning_rate", "seed", "weight_decay", "warmup_ratio")
+        return {name: getattr(self, name) for name in names}
+
+    @property
     def length(self) -> str:
         """How long it trains, in words: epochs win over train_tokens."""
         return f"{self.epochs:g} epochs" if self.epochs else f"{self.train_tokens:,} tokens"

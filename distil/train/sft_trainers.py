@@ -46,13 +46,10 @@ def trl_trainer(
     arguments = trainer_arguments(
         out,
         steps=chosen.steps,
-        learning_rate=recipe.learning_rate,
-        seed=recipe.seed,
         batch_size=each,
         micro_batch_size=planned.micro_batch_size,
         gradient_checkpointing=planned.gradient_checkpointing,
-        weight_decay=recipe.weight_decay,
-        warmup_ratio=recipe.warmup_ratio,
+        **recipe.schedule,
     )
     if uses_fsdp():
         # TRL's chunked loss runs no forward of the output layer, whose weights FSDP gathers with the embeddings that
@@ -108,13 +105,10 @@ def packed_trainer(
     arguments = trainer_arguments(
         out,
         steps=len(steps),
-        learning_rate=recipe.learning_rate,
-        seed=recipe.seed,
         batch_size=planned.parts,
         micro_batch_size=1,
         gradient_checkpointing=planned.gradient_checkpointing,
-        weight_decay=recipe.weight_decay,
-        warmup_ratio=recipe.warmup_ratio,
+        **recipe.schedule,
     )
     if held_out:
         arguments |= eval_arguments(arguments["save_steps"], 1)
