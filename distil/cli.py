@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from pathlib import Path
@@ -110,6 +111,8 @@ def verify_reference(folder: str | None) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Exit codes: 0 done, 1 a stage failed, 2 bad input (found before anything started)."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a sign ends no run
     args = parser().parse_args(argv)
     from distil.evaluate import pass_rate, recheck
     from distil.llm.cache import ChatError

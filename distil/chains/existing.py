@@ -62,17 +62,19 @@ def read_chains(
     return kept, removed + collided, given
 
 
-def check(source: str, n_train: int, n_test: int, seed: int) -> None:
+def check(source: str, n_train: int, n_test: int, seed: int) -> list[Problem]:
     """Find what can be known to fail before anything is asked: the map of a data set, or every row of a file.
 
-    Of a file's chains `SAMPLE` are verified, drawn by the seed. Raises ProblemError or StageError.
+    Of a file's chains `SAMPLE` are verified, drawn by the seed. Returns the file's problems. Raises ProblemError or
+    StageError.
     """
     name, options = read_source(source)
     if name.startswith("hub:"):
         chains_map(name.removeprefix("hub:"), options)
-    else:
-        _, _, given = read_chains(source, n_train, n_test, seed)
-        verified(source, given if len(given) <= SAMPLE else random.Random(seed).sample(given, SAMPLE))
+        return []
+    rows, _, given = read_chains(source, n_train, n_test, seed)
+    verified(source, given if len(given) <= SAMPLE else random.Random(seed).sample(given, SAMPLE))
+    return rows
 
 
 def read_source(source: str) -> tuple[str, dict[str, str]]:

@@ -13,7 +13,8 @@ from urllib.parse import parse_qsl
 from distil.evaluate.published_scores import benchmarks
 from distil.problems.errors import ProblemError
 from distil.problems.sources import generate
-from distil.verify.registry import verifiable
+from distil.sandbox.confine import HOW
+from distil.verify.registry import verifiable, verifier_named
 from distil.workspace.rows import Problem
 from distil.workspace.stage import run_folder
 
@@ -71,6 +72,17 @@ def read(text: str) -> Suite:
         known = ", ".join(("held-out", *GENERATED, "humaneval", *DATA_SETS))
         raise ProblemError(f"suite={text}: no suite {name!r}; there are: {known}, and hub:OWNER/NAME")
     return Suite(name, n, samples, temperature, options)
+
+
+def check(text: str) -> None:
+    """Raise ProblemError for a suite that `read` refuses, or a benchmark of programs where none can be checked."""
+    from distil.problems.hub import DATA_SETS, hub_map
+
+    suite = read(text)
+    of_hub = suite.name in DATA_SETS or "/" in suite.name
+    verifier = hub_map(suite.name, suite.options)["verifier"] if of_hub else "code"
+    if (of_hub or suite.name == "humaneval") and not verifier_named(verifier).available():
+        raise ProblemError(f"suite={text}: its answers are programs, which cannot be checked here: {HOW}")
 
 
 def load(suite: Suite, held_out: Sequence[Problem], seed: int) -> tuple[list[Problem], dict]:
@@ -141,5 +153,5 @@ def commit_of(mapping: dict) -> str | None:
 def measured(run: str) -> Path:
     """The folder of the latest results: 07's own, or within it that of the suite that was measured last."""
     folder = run_folder(run) / "07_eval"
-    outputs = json.loads((folder / "meta.json").read_text())["outputs"] if (folder / "meta.json").exists() else ()
+    outputs = json.loads((folder / "meta.json").read_text(encoding="utf-8"))["outputs"] if (folder / "meta.json").exists() else ()
     return (folder / next((name for name in outputs if name.endswith("results.md")), "results.md")).parent

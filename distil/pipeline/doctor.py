@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 from importlib import metadata, util
 
@@ -21,6 +22,7 @@ def doctor() -> int:
     missing = []
     facts = environment()
     print(f"project   {root()} (commit {facts['commit'] or 'unknown'})")
+    print(f"system    {platform.system()} {platform.release()} ({platform.machine()})")
     print(f"cores     {facts['cores']}")
     print(f"disk      {shutil.disk_usage(root()).free / 1e9:.0f} GB free")
     how = mechanism()
@@ -49,7 +51,7 @@ def doctor() -> int:
     for host, name in named().items():
         print(f"{NAMED}: {host} gets the key in {name}")
     if missing:
-        print(f"missing: {', '.join(missing)}; install with `make install`")
+        print(f"missing: {', '.join(missing)}; install with `pip install -e .`")
     return int(bool(missing))
 
 

@@ -80,7 +80,7 @@ def run(
         lock.release()
     say(f"\nrun {name!r} done in {(time.time() - started) / 60:.1f} min")
     if stages[-1] == STAGES[-1]:
-        say("\n" + (suites.measured(name) / "results.md").read_text())
+        say("\n" + (suites.measured(name) / "results.md").read_text(encoding="utf-8"))
     say(f"report: {report_folder(name) / 'index.html'}")
     return 0
 
@@ -128,8 +128,11 @@ def execute_notebook(stage: str, output: Path, params: dict) -> dict | None:
     import papermill
     from nbclient.exceptions import DeadKernelError
 
+    from distil.pipeline.kernel import ThisPython
+
     os.environ |= {
         "DISTIL_BATCH": "1",
+        "PYTHONUTF8": "1",  # libraries read their files in the system's encoding, on Windows none that holds all signs
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "TQDM_DISABLE": "1",  # bars of libraries that have no switch of their own
@@ -145,6 +148,7 @@ def execute_notebook(stage: str, output: Path, params: dict) -> dict | None:
             output,
             params,
             kernel_name="python3",
+            kernel_manager_class=ThisPython,
             progress_bar=False,
             store_widget_state=False,
             cwd=str(root()),

@@ -19,6 +19,7 @@ from distil.pipeline import report
 from distil.problems.errors import ProblemError
 from distil.problems.sources import load
 from distil.publish import upload
+from distil.sandbox import confine
 from distil.train import own_rows
 from distil.train.recipe import Recipe
 from distil.verify.registry import verifiable
@@ -82,7 +83,7 @@ def check(profile: str, stages: list[str], values: dict[str, dict]) -> None:
     for one in asked:
         check_budget(one)
     if "07_eval" in stages:
-        suites.read(values["07_eval"]["suite"])
+        suites.check(values["07_eval"]["suite"])
         engines.read(values["07_eval"]["engine"])
         published.check(values["07_eval"]["students"], values["07_eval"]["engine"])
     if "01_collect" in stages:
@@ -180,15 +181,21 @@ def thinks(asked: Asked) -> bool:
 
 def check_problems(given: dict, alone: bool) -> None:
     """Raise ProblemError for problems, or chains that exist, that cannot be used; `alone`: no stage follows 01."""
-    if given["chains"]:
-        existing.check(given["chains"], given["n_train"], given["n_test"], given["seed"])
-        return
-    rows = load(given["problems"], given["n_train"], given["n_test"], given["seed"])
+    name = "chains" if given["chains"] else "problems"
+    source, numbers = given[name], (given["n_train"], given["n_test"], given["seed"])
+    rows = existing.check(source, *numbers) if name == "chains" else load(source, *numbers)
     for split in () if alone else ("train", "test"):
-        if not any(verifiable(row) for row in rows if row.split == split):
+        of_split = [row for row in rows if row.split == split]
+        unchecked = sum(not verifiable(row) for row in of_split)
+        if unchecked and (unchecked == len(of_split) or not confine.ON_LINUX):
             raise ProblemError(
-                f"problems={given['problems']}: no answer to a problem for {split} can be checked without a sandbox, "
-                "so that nothing could be learned or measured: add --to 01, or take other problems"
+                f"{name}={source}: {unchecked} of {len(of_split)} problems for {split} ask for programs, which cannot be "
+                f"checked without a sandbox: {confine.HOW}. Or add --to 01, which only collects"
+            )
+        if name == "problems" and not of_split:
+            raise ProblemError(
+                f"problems={source}: there is none for {split}, so that nothing could be learned or measured: give more, "
+                f"--set n_{split}=N, or add --to 01"
             )
 
 

@@ -29,7 +29,7 @@ def report_folder(run: str) -> Path:
 def read_run(run: str) -> dict:
     """`run.json`: {run, profile, stages}, where stages holds an entry for each that is running or has failed."""
     file = report_folder(run) / "run.json"
-    return json.loads(file.read_text()) if file.exists() else {"run": run, "stages": {}}
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"run": run, "stages": {}}
 
 
 def progress(run: str) -> dict[str, Progress]:

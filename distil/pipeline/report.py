@@ -24,7 +24,7 @@ def exporter():
     except (ImportError, ValueError) as error:  # ValueError: its templates lie where Jupyter does not look
         raise StageError(
             f"no pages can be written of the executed notebooks: {error}. Install nbconvert anew with all it needs "
-            "(make install), or name in JUPYTER_PATH the folder share/jupyter that came with it"
+            "(pip install --force-reinstall nbconvert), or name in JUPYTER_PATH the folder share/jupyter that came with it"
         ) from error
 
 
@@ -47,9 +47,11 @@ def write_index(run: str) -> None:
         cells = (f"<td>{name}</td>", f'<td class="{now.status}">{now.status}</td>', f"<td>{minutes}</td>")
         rows.append(f"<tr>{''.join(cells)}<td>{html.escape(now.note)}</td></tr>")
     profile, results = read_run(run).get("profile", ""), measured(run) / "results.md"
-    table = f"<h2>Results</h2><pre>{html.escape(results.read_text())}</pre>" if results.exists() else ""
+    measures = html.escape(results.read_text(encoding="utf-8")) if results.exists() else ""
+    table = f"<h2>Results</h2><pre>{measures}</pre>" if measures else ""
     figure = measured(run) / "accuracy_tokens.svg"
-    picture = figure.read_text()[figure.read_text().index("<svg") :] if figure.exists() else ""
+    drawn = figure.read_text(encoding="utf-8") if figure.exists() else ""
+    picture = drawn[drawn.index("<svg") :] if drawn else ""
     write_text(
         folder / "index.html",
         f"<!doctype html><html lang=en><meta charset=utf-8><title>distil: {run}</title><style>{STYLE}</style>"

@@ -42,10 +42,10 @@ def lay_out(
 
     Files are linked where the disk can. Raises StageError, and leaves no folder, if something must not be published.
     """
-    inside = sorted(p.relative_to(source) for p in source.rglob("*") if p.is_file()) if source else []
-    bad = [f"{name}: {leaks.by_name(str(name))}" for name in inside if leaks.by_name(str(name))]
-    taken = [name for name in inside if any(fnmatch.fnmatch(str(name), pattern) for pattern in WEIGHTS)]
-    files = [*((str(name), source / name) for name in taken), *more]
+    inside = sorted(p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file()) if source else []
+    bad = [f"{name}: {leaks.by_name(name)}" for name in inside if leaks.by_name(name)]
+    taken = [name for name in inside if any(fnmatch.fnmatch(name, pattern) for pattern in WEIGHTS)]
+    files = [*((name, source / name) for name in taken), *more]
     folder = run_folder(run) / "07_eval" / "publish" / place.replace("/", "--")
     shutil.rmtree(folder, ignore_errors=True)
     for name, path in files:
@@ -56,12 +56,12 @@ def lay_out(
             shutil.copy2(path, folder / name)
     for name, text in texts.items():
         write_text(folder / name, text)
-    sent = sorted((str(p.relative_to(folder)), p) for p in folder.rglob("*") if p.is_file())
+    sent = sorted((p.relative_to(folder).as_posix(), p) for p in folder.rglob("*") if p.is_file())
     bad += leaks.problems(sent)
     if bad:
         shutil.rmtree(folder)
         raise StageError(f"{place} is not published: " + "; ".join(bad) + ". Take these out, then try again")
-    left_out = [str(name) for name in inside if name not in taken and str(name) not in texts]
+    left_out = [name for name in inside if name not in taken and name not in texts]
     return Upload(place, kind, folder, [(name, p.stat().st_size) for name, p in sent], left_out, texts["README.md"])
 
 
@@ -75,7 +75,7 @@ def merge(run: str, source: Path, place: str) -> Path:
     folder = run_folder(run) / "07_eval" / "publish" / "merged" / place.replace("/", "--")
     of = folder / "of.json"
     digest = sha256(source)
-    if of.exists() and json.loads(of.read_text())["of"] == digest:
+    if of.exists() and json.loads(of.read_text(encoding="utf-8"))["of"] == digest:
         return folder
     import psutil
     from transformers import AutoTokenizer

@@ -87,7 +87,7 @@ def check(push: str, repository: str, students: str, run: str) -> None:
 def begun(run: str) -> list[str]:
     """Repositories that this run has created."""
     file = run_folder(run) / "07_eval" / "publish" / "begun.json"
-    return json.loads(file.read_text()) if file.exists() else []
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
 
 
 def usual(students: str) -> str:

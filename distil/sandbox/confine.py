@@ -23,9 +23,13 @@ from pathlib import Path
 
 INSIDE = Path(__file__).with_name("inside.py")
 SCRATCH_BYTES = 16 << 20  # of the folder that a program under bubblewrap may write to
+ON_LINUX = sys.platform == "linux"
 HOW = (
     "install bubblewrap (apt-get install bubblewrap) where user namespaces are allowed, or run on Linux 6.12 or later, "
     "where the package sandlock works; DISTIL_UNSAFE_CODE=1 runs programs with limits of time and memory only"
+    if ON_LINUX
+    else "programs that a model wrote run on Linux only: take problems without programs, or Linux (WSL2 on Windows, a "
+    "virtual machine or a container)"
 )
 # What no program needs here, and what the other walls leave open: more processes, memory that no limit counts, files'
 # owners and modes, other processes' limits. Numbers of Linux on x86-64 and on aarch64 (None: there is none).
@@ -168,7 +172,7 @@ def works(how: str) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         main, other = Path(folder) / "main.py", Path(folder) / "other"
         other.touch()
-        main.write_text(f"try:\n    open({str(other)!r})\nexcept OSError:\n    print('shut in')\n")
+        main.write_text(f"try:\n    open({str(other)!r})\nexcept OSError:\n    print('shut in')\n", encoding="utf-8")
         process = start(how, "program", main, limits_of(20, 512, 1 << 20), stdout=-1, stderr=-3, stdin=-3)
         try:
             return process.communicate(timeout=20)[0] == b"shut in\n"
@@ -179,13 +183,15 @@ def works(how: str) -> bool:
 
 
 def mechanism() -> str | None:
-    """bwrap or sandlock, whichever works; else `limits` if DISTIL_UNSAFE_CODE is 1; else None.
+    """bwrap or sandlock, whichever works; else `limits` if DISTIL_UNSAFE_CODE is 1; else None. Off Linux always None.
 
     DISTIL_SANDBOX names one of the two, or `none`, to look no further. Raises SandboxError for another value.
     """
     wanted = os.environ.get("DISTIL_SANDBOX", "")
     if wanted not in ("", "none", "bwrap", "sandlock"):
         raise SandboxError(f"DISTIL_SANDBOX={wanted}: must be bwrap, sandlock or none")
+    if not ON_LINUX:
+        return None
     for how in ("bwrap", "sandlock"):
         if wanted in ("", how) and works(how):
             return how

@@ -1,10 +1,11 @@
 """Starts a program under sandlock with limits that it cannot raise: `python -I -S -B launch.py ORDER` (see confine)."""
 
 import json
-import resource
 import sys
 
 if __name__ == "__main__":
+    import resource  # not on Windows, where this is never run
+
     order = json.loads(sys.argv[1])
     sys.path.append(order["site"])
     for name, value in order["limits"].items():

@@ -12,7 +12,7 @@ from distil.workspace.files import write_text
 def is_complete(checkpoint: Path) -> bool:
     """Was this checkpoint written to its end? The trainer writes its state last; a full disk may have cut it off."""
     try:
-        json.loads((checkpoint / "trainer_state.json").read_text())
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return True
@@ -32,7 +32,7 @@ def last_checkpoint(checkpoints: Path) -> str | None:
 def discard_those_of_other_requests(checkpoints: Path, request: dict) -> None:
     """Empty the folder unless its checkpoints are of this request: the same settings and the same rows."""
     file = checkpoints / "request.json"
-    if not (file.exists() and json.loads(file.read_text()) == request):
+    if not (file.exists() and json.loads(file.read_text(encoding="utf-8")) == request):
         shutil.rmtree(checkpoints, ignore_errors=True)
         checkpoints.mkdir(parents=True)
         write_text(file, json.dumps(request))

@@ -33,7 +33,7 @@ class ResultCache(Generic[R]):
         """The result that the file holds, None if it holds none or that of another request."""
         if not self.file.exists():
             return None
-        kept = json.loads(self.file.read_text())
+        kept = json.loads(self.file.read_text(encoding="utf-8"))
         return self.result_type.from_dict(kept["result"]) if kept["request"] == self.request else None
 
     def write(self, result: R) -> R:

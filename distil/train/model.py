@@ -14,6 +14,7 @@ from distil.models.weights import resolve
 from distil.train import attention
 from distil.workspace.environment import choose_dtype, give_memory_back
 from distil.workspace.errors import StageError
+from distil.workspace.files import write_text
 
 LORA = {"r": 32, "lora_alpha": 64, "lora_dropout": 0.0}  # where nothing is said
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -215,4 +216,5 @@ def name_base(out: Path, base: str | None) -> None:
     """Write `base` into the adapter in `out`, if there is one."""
     config = out / "adapter_config.json"
     if config.exists():
-        config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": base}, indent=1))
+        settings = json.loads(config.read_text(encoding="utf-8")) | {"base_model_name_or_path": base}
+        write_text(config, json.dumps(settings, indent=1))

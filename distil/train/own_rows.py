@@ -115,6 +115,6 @@ def student_name(students: str, path: str) -> str:
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(path).stem).strip("-.")
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
         raise StageError(f"students={name!r}: name the student of {path} with letters, digits, '.', '_', '-'")
-    if name in ("base", TEACHER, *PLACES, *published()):
+    if name.lower() in map(str.lower, ("base", TEACHER, *PLACES, *published())):  # one folder on macOS and Windows
         raise StageError(f"the student of {path} cannot be called {name!r}, which is another one: give students=NAME")
     return name

@@ -6,7 +6,6 @@ Everything that depends on the kind of a problem is asked of `verifier_of(proble
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -17,6 +16,7 @@ from distil.verify.exact import Exact
 from distil.verify.gym import ReasoningGym
 from distil.verify.math import Math
 from distil.verify.verifier import Verifier
+from distil.workspace.environment import cores
 from distil.workspace.rows import Problem
 
 T = TypeVar("T")
@@ -66,6 +66,6 @@ def map_problems(work: Callable[..., T], problems: Sequence[Problem], *more: Seq
     """
     jobs = list(zip(problems, *more, strict=True))
     waiting = [i for i, problem in enumerate(problems) if verifier_of(problem).concurrent]
-    with ThreadPoolExecutor((os.cpu_count() or 1) * 3 // 2) as pool:
+    with ThreadPoolExecutor(cores() * 3 // 2) as pool:
         done = dict(zip(waiting, pool.map(lambda i: work(*jobs[i]), waiting), strict=True))
     return [done[i] if i in done else work(*job) for i, job in enumerate(jobs)]

@@ -6,12 +6,10 @@ class that defines `matches`, overrides what is different, and has a line in `di
 
 from __future__ import annotations
 
-import importlib
-
 from distil.verify.answers import boxed_answers, extract_answer, extract_boxed, normalise_answer
 from distil.verify.chain_text import split_chain, split_steps
 from distil.verify.equations import false_equation
-from distil.verify.time_limit import TookTooLong, time_limit
+from distil.verify.time_limit import TookTooLong, within
 from distil.workspace.rows import Chain, Problem
 
 MAX_CHARACTERS = 2000  # of an answer that is looked at, if the gold answer is no longer
@@ -58,15 +56,16 @@ class Verifier:
         """Is `answer`, normalised, the problem's answer?"""
         raise NotImplementedError
 
+    def compare(self, answer: str, problem: Problem) -> bool:
+        """Is `answer`, as a text gave it, the problem's answer?"""
+        return self.matches(normalise_answer(answer), problem)
+
     def is_right(self, answer: str | None, problem: Problem) -> bool:
         """Is an extracted answer right? None is not, nor is one that is far too long or takes too long to compare."""
         if answer is None or len(answer) > max(MAX_CHARACTERS, 10 * len(problem.answer)):
             return False
-        if self.library:  # before the clock starts: on a cold disk the import takes longer than an answer may take
-            importlib.import_module(self.library)
         try:
-            with time_limit(TIME_LIMIT_S):
-                return self.matches(normalise_answer(answer), problem)
+            return within(TIME_LIMIT_S, self.library, self.compare, answer, problem)
         except TookTooLong:
             return False
 

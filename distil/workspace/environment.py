@@ -26,11 +26,23 @@ def root() -> Path:
     return here
 
 
+def cores() -> int:
+    """CPU cores that this process may use; where the system does not say, those of the machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def peak_ram_gb() -> float:
     """Peak resident memory of this process so far, in GiB."""
-    import resource  # not on Windows
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
 
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
+        return round(psutil.Process().memory_info().peak_wset / 2**30, 2)
+    unit = 1 if sys.platform == "darwin" else 2**10  # bytes
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30, 2)
 
 
 def give_memory_back() -> None:
@@ -63,7 +75,7 @@ def environment() -> dict:
             pass
     torch = sys.modules.get("torch")
     gpu = torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else None
-    return {"versions": versions, "gpu": gpu, "cores": len(os.sched_getaffinity(0)), "commit": commit()}
+    return {"versions": versions, "gpu": gpu, "cores": cores(), "commit": commit()}
 
 
 def commit() -> str | None:
@@ -73,7 +85,7 @@ def commit() -> str | None:
     """
 
     def git(*args: str) -> str:
-        return subprocess.run(["git", "-C", root(), *args], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(["git", "-C", root(), *args], capture_output=True, check=True).stdout.decode().strip()
 
     try:
         changed = git("status", "--porcelain", "-uno", "--", ".", ":!benchmarks/results")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -19,6 +20,7 @@ from distil.workspace.rows import Row, as_plain
 T = TypeVar("T")
 R = TypeVar("R", bound=Row)
 APPEND_POLL_SECONDS = 0.005  # between two tries to get the lock of a file
+REPLACE_TRIES, REPLACE_POLL_SECONDS = 20, 0.05  # to put a file into the place of one that is being read
 
 
 def digest(*parts: object) -> str:
@@ -29,12 +31,13 @@ def digest(*parts: object) -> str:
 def sha256(path: Path) -> str:
     """Hex digest of a file, or of every file of a folder (names and contents; checkpoints and locks are left out)."""
     digest = hashlib.sha256()
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    for file in files:
-        if "checkpoints" in file.parts or file.name.endswith(".lock"):
+    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+    for file in sorted(files, key=lambda file: file.relative_to(path).parts):  # in the same order on every system
+        name = file.relative_to(path)
+        if "checkpoints" in name.parts or file.name.endswith(".lock"):
             continue
         if path.is_dir():
-            digest.update(str(file.relative_to(path)).encode())
+            digest.update(name.as_posix().encode())
         with open(file, "rb") as handle:
             digest.update(hashlib.file_digest(handle, "sha256").digest())
     return digest.hexdigest()
@@ -116,13 +119,18 @@ def write_jsonl(path: Path, rows: Iterable[dict | Row]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a text file whole or not at all: UTF-8, lines ended as `text` has it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as handle:
+    with open(temporary, "w", encoding="utf-8", newline="") as handle:
         handle.write(text)
         handle.flush()
         os.fsync(handle.fileno())
+    for _ in range(REPLACE_TRIES):
+        try:
+            return os.replace(temporary, path)
+        except PermissionError:  # on Windows while somebody else has the file open
+            time.sleep(REPLACE_POLL_SECONDS)
     os.replace(temporary, path)
 
 

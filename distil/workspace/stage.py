@@ -32,9 +32,9 @@ LOCK_POLL_SECONDS = 0.2  # between two tries to get a lock
 
 def run_folder(run: str) -> Path:
     """The folder of a run. Raises StageError for a name that is not one plain folder name, or is taken."""
-    if not run or run in {".", ".."} or not all(c.isalnum() or c in "._-" for c in run):
-        raise StageError(f"run name {run!r}: use letters, digits, '.', '_' and '-' only")
-    if run == KEPT:
+    if not run or run.endswith(".") or not all(c.isalnum() or c in "._-" for c in run):  # Windows drops a last dot
+        raise StageError(f"run name {run!r}: use letters, digits, '.', '_' and '-' only, and no '.' at the end")
+    if run.lower() == KEPT:  # macOS and Windows take both for one folder
         raise StageError(f"run name {run!r}: that folder is the repository's own result; choose another name")
     return root() / "artifacts" / run
 
