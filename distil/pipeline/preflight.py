@@ -189,13 +189,13 @@ def check_problems(given: dict, alone: bool) -> None:
         unchecked = sum(not verifiable(row) for row in of_split)
         if unchecked and (unchecked == len(of_split) or not confine.ON_LINUX):
             raise ProblemError(
-                f"{name}={source}: {unchecked} of {len(of_split)} problems for {split} ask for programs, which cannot be "
-                f"checked without a sandbox: {confine.HOW}. Or add --to 01, which only collects"
+                f"{name}={source}: {unchecked} of {len(of_split)} problems for {split} ask for programs, which cannot "
+                f"be checked without a sandbox: {confine.HOW}. Or add --to 01, which only collects"
             )
         if name == "problems" and not of_split:
             raise ProblemError(
-                f"problems={source}: there is none for {split}, so that nothing could be learned or measured: give more, "
-                f"--set n_{split}=N, or add --to 01"
+                f"problems={source}: there is none for {split}, so that nothing could be learned or measured: give "
+                f"more, --set n_{split}=N, or add --to 01"
             )
 
 

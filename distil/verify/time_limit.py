@@ -20,7 +20,8 @@ class TookTooLong(BaseException):
 def within(seconds: float, library: str, work: Callable[..., T], *args: object) -> T:
     """`work(*args)`, or TookTooLong after so many seconds. `library`, if any, is imported before the clock starts.
 
-    A signal ends it. Windows has none, and only the main thread gets it: elsewhere a helper process works, and is ended.
+    A signal ends it. Windows has none, and only the main thread gets it: elsewhere a helper process works, and is
+    ended.
     """
     if not hasattr(signal, "SIGALRM") or threading.current_thread() is not threading.main_thread():
         return Helper.work(seconds, library, work, *args)
@@ -51,7 +52,8 @@ class Helper:
         """As `within`, in the helper, by one thread at a time. Functions, arguments and results are pickled."""
         with cls.lock:
             if cls.pool is None:
-                cls.pool, cls.loaded = multiprocessing.get_context("spawn").Pool(1), set()
+                heedless = (signal.SIGINT, signal.SIG_IGN)  # who is interrupted is the one that waits for it
+                cls.pool, cls.loaded = multiprocessing.get_context("spawn").Pool(1, signal.signal, heedless), set()
             if library not in cls.loaded:
                 cls.pool.apply(load, (library,))
                 cls.loaded.add(library)

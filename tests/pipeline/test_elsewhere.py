@@ -26,7 +26,9 @@ def elsewhere(system: str, *words: str, **variables: str) -> subprocess.Complete
     """Python with these arguments, on another system."""
     path = os.pathsep.join((str(ROOT / "tests" / "elsewhere"), str(ROOT)))
     environment = os.environ | {"ELSEWHERE": system, "PYTHONPATH": path} | variables
-    return subprocess.run([sys.executable, *words], env=environment, capture_output=True, encoding="cp1252", timeout=900)
+    return subprocess.run(
+        [sys.executable, *words], env=environment, capture_output=True, encoding="cp1252", timeout=900
+    )
 
 
 @pytest.fixture(scope="module", params=["win32", "darwin"])
@@ -84,5 +86,11 @@ def test_the_first_stages_run_on_macos(home):
 def test_the_whole_runs_on_windows(home):
     done = elsewhere("win32", "-m", "distil", "run", "--profile", "smoke", **NARROW)
     assert done.returncode == 0 and "| student | accuracy (95% CI) |" in done.stdout, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    command = ["-m", "distil", "run", "--profile", "smoke", "--run", "linux", "--to", "03"]
+    subprocess.run([sys.executable, *command], env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, timeout=600)
+    for name in ("01_collect/chains.jsonl", "02_rewrite/chains.jsonl", "03_judge/aligned.jsonl"):
+        there, here = (home / "artifacts" / run / name for run in ("smoke", "linux"))
+        assert there.read_bytes() == here.read_bytes(), "every verdict is the same, and every byte"
     files = [path for path in (home / "artifacts").rglob("*") if path.is_file()]
     assert not [path.name for path in files if set(path.name) & set('<>:"|?*\\')], "names that Windows takes"

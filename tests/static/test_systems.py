@@ -16,7 +16,18 @@ from distil.cli import parser
 MODULES = {"fcntl", "resource", "pwd", "grp", "termios", "pty", "posix"}
 NAMES = {
     *("sched_getaffinity", "sched_setaffinity", "fork", "killpg", "getpgid", "setsid", "uname", "getuid", "geteuid"),
-    *("SIGKILL", "SIGALRM", "SIGHUP", "setitimer", "ITIMER_REAL", "alarm", "mkfifo", "symlink", "symlink_to", "sysconf"),
+    *(
+        "SIGKILL",
+        "SIGALRM",
+        "SIGHUP",
+        "setitimer",
+        "ITIMER_REAL",
+        "alarm",
+        "mkfifo",
+        "symlink",
+        "symlink_to",
+        "sysconf",
+    ),
     *("start_new_session", "preexec_fn", "pass_fds"),
 }
 FILES = re.compile(r"/(?:proc|tmp|dev)\b")
@@ -71,7 +82,8 @@ def test_what_only_some_systems_have_is_guarded():
 
 
 @pytest.mark.parametrize("code", [
-    "import fcntl", "from os import killpg", "import os\nos.sched_getaffinity(0)", "f(preexec_fn=g)", "x = '/proc/self'",
+    "import fcntl", "from os import killpg", "import os\nos.sched_getaffinity(0)", "f(preexec_fn=g)",
+    "x = '/proc/self'",
 ])  # fmt: skip
 def test_a_name_of_some_systems_is_found(code):
     assert len([*of_some_systems(ast.parse(code))]) == 1
@@ -83,7 +95,9 @@ def test_texts_say_how_they_are_encoded():
 
 @pytest.mark.parametrize("code", ["open(x)", "open(x, 'w')", "p.read_text()", "run(x, text=True)", "p.write_text('')"])
 def test_a_text_of_no_encoding_is_found(code):
-    assert [*without_encoding(ast.parse(code))] and not [*without_encoding(ast.parse("open(x, 'rb')\nwrite_text(p, t)"))]
+    assert [*without_encoding(ast.parse(code))] and not [
+        *without_encoding(ast.parse("open(x, 'rb')\nwrite_text(p, t)"))
+    ]
 
 
 def test_ci_runs_smoke_on_all_systems_without_make():
