@@ -153,9 +153,5 @@ def commit_of(mapping: dict) -> str | None:
 def measured(run: str) -> Path:
     """The folder of the latest results: 07's own, or within it that of the suite that was measured last."""
     folder = run_folder(run) / "07_eval"
-    outputs = (
-        json.loads((folder / "meta.json").read_text(encoding="utf-8"))["outputs"]
-        if (folder / "meta.json").exists()
-        else ()
-    )
+    outputs = json.loads((folder / "meta.json").read_bytes())["outputs"] if (folder / "meta.json").exists() else ()
     return (folder / next((name for name in outputs if name.endswith("results.md")), "results.md")).parent

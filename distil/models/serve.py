@@ -51,9 +51,7 @@ def command(run: str, more: Sequence[str]) -> list[str]:
 
 def lora_serve_command(base: str, adapters: dict[str, Path]) -> list[str]:
     """`vllm serve` for a base, under that name, and adapters of it."""
-    ranks = [
-        json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["r"] for folder in adapters.values()
-    ]
+    ranks = [json.loads((folder / "adapter_config.json").read_bytes())["r"] for folder in adapters.values()]
     rank = next((size for size in RANKS if size >= max(ranks)), max(ranks))
     modules = [f"{name}={folder.absolute()}" for name, folder in adapters.items()]
     options = ["--enable-lora", "--max-lora-rank", str(rank), *template_option(adapters)]

@@ -24,8 +24,7 @@ def exporter():
     except (ImportError, ValueError) as error:  # ValueError: its templates lie where Jupyter does not look
         raise StageError(
             f"no pages can be written of the executed notebooks: {error}. Install nbconvert anew with all it needs "
-            "(pip install --force-reinstall nbconvert), or name in JUPYTER_PATH the folder share/jupyter that came with "
-            "it"
+            "(pip install --force-reinstall nbconvert), or name its folder share/jupyter in JUPYTER_PATH"
         ) from error
 
 

@@ -50,9 +50,7 @@ def read(run: str) -> dict[str, Any]:
     for config in folder.glob("0[4-6]_*/*/adapter_config.json"):
         found[config.relative_to(folder).as_posix()] = {"r": json.loads(config.read_text(encoding="utf-8"))["r"]}
     state = root() / "papermill_runs" / run / "run.json"
-    found["run.json"] = {
-        "profile": json.loads(state.read_text(encoding="utf-8")).get("profile", "cpu") if state.exists() else "cpu"
-    }
+    found["run.json"] = {"profile": json.loads(state.read_bytes()).get("profile", "cpu") if state.exists() else "cpu"}
     return found
 
 
