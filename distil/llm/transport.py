@@ -29,6 +29,7 @@ MAX_RETRY_AFTER = 600.0  # seconds; a server that asks for a longer wait means t
 RETRYABLE_STATUS = (408, 409, 425, 429)  # of the 4xx; 5xx are all retried
 CONTENT_FILTER = re.compile(r"content[_ ]filter|data_inspection|content exists risk", re.IGNORECASE)
 CATCH_UP = 0.05  # seconds that a late start may be made good by the next, else timers make the pace too slow
+JOIN_SECONDS = 0.2  # on Windows an interrupt comes through between two waits only
 
 
 class RequestError(Exception):
@@ -214,7 +215,8 @@ def run_coroutine(coroutine: Coroutine) -> None:
     thread = threading.Thread(target=target)
     thread.start()
     try:
-        thread.join()
+        while thread.is_alive():
+            thread.join(JOIN_SECONDS)
     except KeyboardInterrupt:  # an interrupted cell must not go on asking, and paying, behind the reader's back
         for loop, task in started:
             loop.call_soon_threadsafe(task.cancel)

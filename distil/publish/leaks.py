@@ -68,7 +68,9 @@ def in_text(text: str) -> list[str]:
 
 def paths(text: str, everywhere: bool) -> list[str]:
     """Paths of this machine in a text; with `everywhere` also whatever looks like a path of another one."""
-    own = [path for path in (f"{Path.home()}/", str(root().resolve())) if len(path) > 2 and path in text]
+    mine = [path for path in (f"{Path.home()}{os.sep}", str(root().resolve())) if len(path) > 2]
+    forms = [form for path in mine for form in (path, path.replace("\\", "\\\\"), path.replace("\\", "/"))]
+    own = [form for form in forms if form in text]  # those of Windows are doubled in JSON, and may lean the other way
     return [f"the path {path}" for path in dict.fromkeys([*own, *(PATHS.findall(text) if everywhere else [])])]
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from distil.pipeline import driver
+from distil.publish import leaks
 from distil.train.own_rows import student_name
 from distil.verify import time_limit
 from distil.verify.registry import is_right
@@ -127,6 +128,14 @@ def test_a_file_that_somebody_reads_is_replaced_when_it_is_free(tmp_path, monkey
     monkeypatch.setattr(files.os, "replace", lambda *_: real(tmp_path / "nowhere", tmp_path / "x"))
     with pytest.raises(FileNotFoundError):
         write_text(tmp_path / "run.json", "{}")
+
+
+def test_a_path_of_windows_is_not_published(tmp_path, monkeypatch):
+    home = tmp_path / r"C:\Users\ann"
+    monkeypatch.setenv("DISTIL_HOME", str(home))
+    for text in (str(home), json.dumps({"train": str(home)}), str(home).replace("\\", "/")):
+        assert leaks.paths(text, everywhere=False), text
+    assert not leaks.paths("Users and ann", everywhere=False)
 
 
 @pytest.mark.parametrize("name", ["Reference", "reference", "reference.", "a."])

@@ -3,6 +3,7 @@
 import pytest
 
 from distil.pipeline import preflight
+from distil.problems.errors import ProblemError
 from distil.workspace.errors import StageError
 from distil.workspace.parameters import effective
 
@@ -27,3 +28,11 @@ def test_students_have_one_format(project):
     with pytest.raises(StageError, match="03_judge has 'plain', 04_finetune has 'think'.*student_format=FORMAT"):
         preflight.check_formats(STAGES, values)
     preflight.check_formats(["04_finetune"], values)
+
+
+def test_no_problem_to_measure_on_is_said(project):
+    """It was said that none could be checked without a sandbox."""
+    given = effective("cpu", "r", ["n_test=0"])["01_collect"]
+    with pytest.raises(ProblemError, match="there is none for test.*--set n_test=N, or add --to 01"):
+        preflight.check_problems(given, alone=False)
+    preflight.check_problems(given, alone=True)
