@@ -6,7 +6,14 @@ parts of their own for each system, and those for another are not here.
 
 import builtins
 import os
+import resource
 import types
+
+
+def usage_in_bytes(who: int) -> types.SimpleNamespace:
+    """As macOS counts memory; Linux has KiB."""
+    return types.SimpleNamespace(ru_maxrss=resource.getrusage(who).ru_maxrss * 1024)
+
 
 SYSTEM = os.environ["ELSEWHERE"]  # win32 or darwin
 MODULES = {"win32": {"fcntl", "resource", "pwd", "grp", "termios"}, "darwin": set()}[SYSTEM]
@@ -15,7 +22,7 @@ NAMES = {  # of a module: None is missing
         "os": dict.fromkeys("sched_getaffinity fork killpg setsid uname getuid geteuid".split()),
         "signal": dict.fromkeys("SIGKILL SIGALRM setitimer alarm ITIMER_REAL".split()),
     },
-    "darwin": {"os": {"sched_getaffinity": None}},
+    "darwin": {"os": {"sched_getaffinity": None}, "resource": {"getrusage": usage_in_bytes}},
 }[SYSTEM] | {"sys": {"platform": SYSTEM}}
 import_as_usual = builtins.__import__
 

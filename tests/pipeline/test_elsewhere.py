@@ -17,7 +17,7 @@ for module in pkgutil.walk_packages(distil.__path__, "distil."):
     if module.name != "distil.__main__":
         importlib.import_module(module.name)
 from distil.workspace.environment import cores, peak_ram_gb
-print(cores() >= 1, 0.01 < peak_ram_gb() < 64)
+print(cores() >= 1, 0.02 < peak_ram_gb() < 2)
 """
 NARROW = {"PYTHONIOENCODING": "cp1252"}  # a terminal in an encoding that lacks most signs
 
