@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import asdict, dataclass, fields
 from importlib import util
@@ -19,7 +19,8 @@ from distil.models.student import base_of, encode_prompt, load_tokenizer
 from distil.train import memory
 from distil.train.common import ResultCache, dataset, on_one_gpu, train, trainer_arguments
 from distil.train.log import last_value
-from distil.train.model import load_student_for_training
+from distil.train.model import backend, load_student_for_training
+from distil.train.packed_policy import PackedPolicy
 from distil.train.reward_model import RewardModel
 from distil.train.rewards import TERMS, Step, check_spread, length_trend, reward_terms, steps_of
 from distil.verify.registry import verifiable
@@ -28,8 +29,8 @@ from distil.workspace.errors import StageError
 from distil.workspace.files import digest, sha256, write_csv
 from distil.workspace.rows import Problem, Row
 
-# the largest micro batch of completions when the student learns from them. A laptop has 8 GiB
-MAX_MICRO_BATCH = {"cuda": 32, "cpu": 4}
+# the largest micro batch of completions when the student learns from them: TRL pads them, and a laptop has 8 GiB
+MAX_MICRO_BATCH = {"packed": 512, "trl": 32, "cpu": 4}
 VLLM_GIB, VLLM_SHARE = 6, 1 / 3  # what vLLM gets beside the weights; and of a GPU's free memory at most
 
 
@@ -46,7 +47,8 @@ class GRPOResult(Row):
     length: str  # steady, collapse or explosion: of `rewards.length_trend`
     length_ratio: float
     seconds: float  # since it was last started
-    writing_s: float  # of these, while attempts were written
+    writing_s: float  # of these, while attempts were written, and their writer was given the new weights
+    grading_s: float  # while attempts were graded
     tokens_per_s: int  # of writing alone
     engine: str  # vllm or transformers
 
@@ -74,19 +76,28 @@ def vllm_gib(student: str) -> float:
     return min(VLLM_SHARE * memory.this_machine().gib, weights + VLLM_GIB)
 
 
-def plan_learning(student: str, attempts: int, longest: int, taken: float) -> memory.Plan:
+def packs(student: str) -> bool:
+    """Are the attempts scored on packed rows? Only where vLLM writes them: such a model cannot write."""
+    return engine() == "vllm" and backend(*memory.base_and_method(student)) == "packed"
+
+
+def plan_learning(student: str, attempts: int, longest: int, taken: float, packed: bool) -> memory.Plan:
     """The plan of learning from a step's `attempts`, of `longest` tokens at most, with `taken` GiB used by others."""
-    most = min(attempts, MAX_MICRO_BATCH[memory.this_machine().device])
+    way = "packed" if packed else "trl"
+    most = min(attempts, MAX_MICRO_BATCH[way if memory.this_machine().device == "cuda" else "cpu"])
     size = max(n for n in range(1, most + 1) if attempts % n == 0)
-    return memory.plan_further(student, batch_size=size, longest=longest, taken=taken)
+    return memory.plan_further(student, batch_size=size, longest=longest, taken=taken, backend=way)
 
 
-def timed_trainer_class():
-    """TRL's trainer; it also counts the tokens of the attempts it wrote, and the seconds that took."""
+def trainer_class(policy: Callable | None):
+    """TRL's trainer; it also counts the tokens of the attempts it wrote, and the seconds that writing and grading took.
+
+    `policy` scores attempts in its stead, where there is one.
+    """
     from trl import GRPOTrainer
 
     class TimedGRPOTrainer(GRPOTrainer):
-        written, writing_s = 0, 0.0
+        written, writing_s, grading_s = 0, 0.0, 0.0
 
         def _generate_single_turn(self, *args, **kwargs):
             begun = time.perf_counter()
@@ -94,6 +105,18 @@ def timed_trainer_class():
             self.writing_s += time.perf_counter() - begun
             self.written += sum(map(len, completion_ids))
             return completion_ids, logprobs
+
+        def _calculate_rewards(self, *args, **kwargs):
+            begun = time.perf_counter()
+            rewards = super()._calculate_rewards(*args, **kwargs)
+            self.grading_s += time.perf_counter() - begun
+            return rewards
+
+        def _get_per_token_logps_and_entropies(self, model, input_ids, attention_mask, logits_to_keep, **asked):
+            if policy is None:
+                scored = super()._get_per_token_logps_and_entropies
+                return scored(model, input_ids, attention_mask, logits_to_keep, **asked)
+            return *policy(input_ids, attention_mask, logits_to_keep), None
 
     return TimedGRPOTrainer
 
@@ -212,7 +235,8 @@ def grpo(
         vllm = {"use_vllm": True, "vllm_mode": "colocate", "vllm_max_model_length": longest,
                 "vllm_gpu_memory_utilization": for_vllm / memory.gpu_gib()}  # fmt: skip
         taken += for_vllm
-    planned = plan_learning(student, attempts, longest, taken)
+    packed = packs(student)
+    planned = plan_learning(student, attempts, longest, taken, packed)
     config = GRPOConfig(
         **trainer_arguments(
             out,
@@ -233,9 +257,15 @@ def grpo(
         reward_weights=[weights[term] for term in TERMS],
         loss_type="dapo",
     )
+    model = load_student_for_training(student, packed=packed)
+    policy = None
+    if packed:
+        policy = PackedPolicy(
+            model, longest=longest, temperature=config.temperature, pad_token_id=tokenizer.pad_token_id
+        )
     with without_bars():
-        trainer = timed_trainer_class()(
-            model=load_student_for_training(student),
+        trainer = trainer_class(policy)(
+            model=model,
             args=on_one_gpu(config),
             processing_class=tokenizer,
             reward_funcs=reward_functions(
@@ -252,6 +282,7 @@ def grpo(
             **summary(taken_steps, attempts),
             seconds=round(last_value(log, "train_runtime"), 1),
             writing_s=round(trainer.writing_s, 1),
+            grading_s=round(trainer.grading_s, 1),
             tokens_per_s=round(trainer.written / max(1e-9, trainer.writing_s)),
             engine=engine(),
         )

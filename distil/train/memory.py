@@ -162,13 +162,19 @@ def no_room(student: str, method: str, tokens: int, needed: float, room: float) 
 
 
 def plan_further(
-    student: str, *, batch_size: int, longest: int, taken: float = 0.0, bytes_per_logit: int | None = None
+    student: str,
+    *,
+    batch_size: int,
+    longest: int,
+    taken: float = 0.0,
+    bytes_per_logit: int | None = None,
+    backend: str = "trl",
 ) -> Plan:
-    """The `plan` of training the student in a folder further, through TRL, where `taken` GiB of a GPU are not for it.
+    """The `plan` of training the student in a folder further, where `taken` GiB of a GPU are not for it.
 
     Raises StageError as `plan` does.
     """
-    machine, (model, method) = replace(this_machine(), backend="trl"), base_and_method(student)
+    machine, (model, method) = replace(this_machine(), backend=backend), base_and_method(student)
     if machine.device == "cuda":
         # the base of an adapter lies in float32 then, twice of what the estimate takes it for
         doubled = weights_gib(model, method) if method == "lora" else 0.0

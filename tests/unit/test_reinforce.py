@@ -201,7 +201,10 @@ def test_a_step_fits_the_gpu_beside_what_writes(tiny, monkeypatch):
     for gib in (4, 24, 80):
         monkeypatch.setattr(grpo.memory, "this_machine", lambda gib=gib: grpo.memory.Machine("cuda", "unsloth", gib))
         for_vllm = grpo.vllm_gib(tiny)
-        found[gib] = for_vllm, grpo.plan_learning(tiny, 128, 100_000, for_vllm).micro_batch_size
+        found[gib] = for_vllm, grpo.plan_learning(tiny, 128, 100_000, for_vllm, packed=False).micro_batch_size
     assert found[4][0] == pytest.approx(4 / 3), "no more than a third of it"
     assert found[24][0] == found[80][0] >= grpo.VLLM_GIB, "a larger GPU needs no more"
-    assert 1 <= found[4][1] < found[24][1] < found[80][1] == grpo.MAX_MICRO_BATCH["cuda"]
+    assert 1 <= found[4][1] < found[24][1] < found[80][1] == grpo.MAX_MICRO_BATCH["trl"]
+    assert grpo.plan_learning(tiny, 128, 100_000, for_vllm, packed=True).micro_batch_size == 128, (
+        "no padding, no logits"
+    )
