@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
-from importlib import util
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +20,14 @@ from distil.train.model import backend, load_student_for_training
 from distil.train.packed_policy import PackedPolicy
 from distil.train.reward_model import RewardModel
 from distil.train.rewards import TERMS, Step, check_spread, length_trend, reward_terms, steps_of
+from distil.train.writing import TimedWriting, engine, engine_settings, without_bars
 from distil.verify.registry import verifiable
-from distil.workspace.environment import quiet
 from distil.workspace.errors import StageError
 from distil.workspace.files import digest, sha256, write_csv
 from distil.workspace.rows import Problem, Row
 
 # the largest micro batch of completions when the student learns from them: TRL pads them, and a laptop has 8 GiB
 MAX_MICRO_BATCH = {"packed": 512, "trl": 32, "cpu": 4}
-VLLM_GIB, VLLM_SHARE = 6, 1 / 3  # what vLLM gets beside the weights; and of a GPU's free memory at most
 
 
 @dataclass(kw_only=True)
@@ -60,22 +56,6 @@ def problems_per_step() -> int:
     return 16 if torch.cuda.is_available() else 2
 
 
-def engine() -> str:
-    """What writes the attempts: `vllm`, in this process, if there is a GPU and it is installed; else `transformers`."""
-    import torch
-
-    return "vllm" if torch.cuda.is_available() and util.find_spec("vllm") else "transformers"
-
-
-def vllm_gib(student: str) -> float:
-    """GiB that vLLM may take: its copy of the weights and what writing needs, but at most a third of what is free.
-
-    It must be told: it takes all that it is given, whatever the size of the GPU.
-    """
-    weights = memory.weights_gib(*memory.base_and_method(student))
-    return min(VLLM_SHARE * memory.this_machine().gib, weights + VLLM_GIB)
-
-
 def packs(student: str) -> bool:
     """Are the attempts scored on packed rows? Only where vLLM writes them: such a model cannot write."""
     return engine() == "vllm" and backend(*memory.base_and_method(student)) == "packed"
@@ -96,15 +76,8 @@ def trainer_class(policy: Callable | None):
     """
     from trl import GRPOTrainer
 
-    class TimedGRPOTrainer(GRPOTrainer):
-        written, writing_s, grading_s = 0, 0.0, 0.0
-
-        def _generate_single_turn(self, *args, **kwargs):
-            begun = time.perf_counter()
-            completion_ids, logprobs = super()._generate_single_turn(*args, **kwargs)
-            self.writing_s += time.perf_counter() - begun
-            self.written += sum(map(len, completion_ids))
-            return completion_ids, logprobs
+    class TimedGRPOTrainer(TimedWriting, GRPOTrainer):
+        grading_s = 0.0
 
         def _calculate_rewards(self, *args, **kwargs):
             begun = time.perf_counter()
@@ -119,17 +92,6 @@ def trainer_class(policy: Callable | None):
             return *policy(input_ids, attention_mask, logits_to_keep), None
 
     return TimedGRPOTrainer
-
-
-@contextmanager
-def without_bars() -> Iterator[None]:
-    """In a batch run, discard what goes to stderr: vLLM always draws its bars. Exceptions come through."""
-    if not quiet():
-        yield
-        return
-    nowhere = open(os.devnull, "w", encoding="utf-8")  # left open: a logger made meanwhile may keep it
-    with redirect_stderr(nowhere):
-        yield
 
 
 def spread_callback():
@@ -229,12 +191,8 @@ def grpo(
     rows = [{"prompt": prompt_of(p, student_format), "problem": json.dumps(p.to_dict())} for p in usable]
     attempts = problems_per_step() * group
     longest = max(len(encode_prompt(tokenizer, row["prompt"])) for row in rows) + max_completion
-    vllm, taken = {}, sum(file.stat().st_size for file in Path(reward_model).glob("*.safetensors")) / memory.GIB
-    if engine() == "vllm":
-        for_vllm = vllm_gib(student)
-        vllm = {"use_vllm": True, "vllm_mode": "colocate", "vllm_max_model_length": longest,
-                "vllm_gpu_memory_utilization": for_vllm / memory.gpu_gib()}  # fmt: skip
-        taken += for_vllm
+    vllm, for_vllm = engine_settings(student, longest)
+    taken = sum(file.stat().st_size for file in Path(reward_model).glob("*.safetensors")) / memory.GIB + for_vllm
     packed = packs(student)
     planned = plan_learning(student, attempts, longest, taken, packed)
     config = GRPOConfig(
