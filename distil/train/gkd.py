@@ -76,12 +76,54 @@ def check_vocabularies(student: str, teacher: str) -> None:
         )
 
 
-def plan_beside_teacher(student_folder: str, teacher_folder: str, batch_size: int, longest: int) -> memory.Plan:
+def teacher_folder(student_folder: str, teacher: str, out: Path) -> str:
+    """What `from_pretrained` should be given for the teacher.
+
+    Raises StageError if there is no student, or if its folder is the teacher's or `out`.
+    """
+    if not Path(student_folder).is_dir():
+        raise StageError(f"{student_folder} is no folder: train a student with `sft` first")
+    folder = resolve(teacher)
+    for name, other in (("the teacher", folder), ("out", out)):
+        if Path(other).resolve() == Path(student_folder).resolve():
+            raise StageError(f"{name} is the student's own folder {student_folder}: name another one")
+    return folder
+
+
+def weights_of(teacher: str) -> str:
+    """What stands for the teacher in a request: a digest of its folder, or its id."""
+    return sha256(Path(teacher)) if Path(teacher).is_dir() else teacher
+
+
+def refuse_unsloth() -> None:
+    """Raise StageError if Unsloth was imported: its models leave padding unmasked in training, and we pad before."""
+    if "unsloth" in sys.modules:
+        raise StageError("Unsloth is at work in this process and would spoil the loss: restart the kernel, call again")
+
+
+def load_teacher(folder: str, student_folder: str):
+    """The teacher, with as many scores a position as the student: the trainers want equal numbers.
+
+    Qwen2.5 has 151,936 scores or, from 7B, 152,064 for the same 151,665 tokens.
+    """
+    model = load(folder)
+    model.resize_token_embeddings(output_size(student_folder))
+    return model
+
+
+def teacher_gib(folder: str) -> float:
+    """GiB of a GPU that the teacher takes; an adapter may teach, too."""
+    return memory.weights_gib(memory.base_and_method(folder)[0])
+
+
+def plan_beside_teacher(student_folder: str, folder: str, batch_size: int, longest: int) -> memory.Plan:
     """The plan of a step of `batch_size` rows, of `longest` tokens at most, on a GPU that also holds the teacher."""
-    base, _ = memory.base_and_method(teacher_folder)  # an adapter may teach, too
-    weights = memory.weights_gib(base)
     return memory.plan_further(
-        student_folder, batch_size=batch_size, longest=longest, taken=weights, bytes_per_logit=BYTES_PER_LOGIT
+        student_folder,
+        batch_size=batch_size,
+        longest=longest,
+        taken=teacher_gib(folder),
+        bytes_per_logit=BYTES_PER_LOGIT,
     )
 
 
@@ -113,15 +155,10 @@ def distil_from_logits(
     for name, value in (("on_policy", on_policy), ("beta", beta)):
         if not 0 <= value <= 1:
             raise StageError(f"{name} is {value}: use a number from 0 to 1")
-    if not Path(student_folder).is_dir():
-        raise StageError(f"{student_folder} is no folder: train a student with `sft` first")
-    folder = resolve(teacher)
-    for name, other in (("the teacher", folder), ("out", out)):
-        if Path(other).resolve() == Path(student_folder).resolve():
-            raise StageError(f"{name} is the student's own folder {student_folder}: name another one")
+    folder = teacher_folder(student_folder, teacher, out)
     request = {
         "student": sha256(Path(student_folder)),
-        "teacher": sha256(Path(teacher)) if Path(teacher).is_dir() else teacher,
+        "teacher": weights_of(teacher),
         "train_tokens": train_tokens,
         "learning_rate": learning_rate,
         "max_length": max_length,
@@ -133,8 +170,7 @@ def distil_from_logits(
     cache = ResultCache(out / "whitebox.json", request, GKDResult)
     if (known := cache.read()) is not None:
         return known
-    if "unsloth" in sys.modules:  # its models leave padding unmasked in training; GKD pads before the prompt
-        raise StageError("Unsloth is at work in this process and would spoil the loss: restart the kernel, call again")
+    refuse_unsloth()
     check_vocabularies(student_folder, teacher)
     tokenizer = load_tokenizer(student_folder)
     chosen = training_set(
@@ -164,12 +200,9 @@ def distil_from_logits(
         temperature=1.0,
         max_new_tokens=max(sum(row["completion_mask"]) for row in chosen.encoded),
     )
-    teacher_model = load(folder)
-    # Qwen2.5 has 151,936 scores or, from 7B, 152,064 for the same 151,665 tokens; the trainer wants equal numbers
-    teacher_model.resize_token_embeddings(output_size(student_folder))
     trainer = trainer_class(
         model=load_student_for_training(student_folder),
-        teacher_model=teacher_model,
+        teacher_model=load_teacher(folder, student_folder),
         args=on_one_gpu(config),
         processing_class=tokenizer,
         # TRL's collator takes encoded rows as they are, but asks for a prompt's text. Given messages, it would render

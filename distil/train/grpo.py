@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
-from importlib import util
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +16,18 @@ from distil.models.student import base_of, encode_prompt, load_tokenizer
 from distil.train import memory
 from distil.train.common import ResultCache, dataset, on_one_gpu, train, trainer_arguments
 from distil.train.log import last_value
-from distil.train.model import load_student_for_training
+from distil.train.model import backend, load_student_for_training
+from distil.train.packed_policy import PackedPolicy
 from distil.train.reward_model import RewardModel
 from distil.train.rewards import TERMS, Step, check_spread, length_trend, reward_terms, steps_of
+from distil.train.writing import TimedWriting, engine, engine_settings, without_bars
 from distil.verify.registry import verifiable
-from distil.workspace.environment import quiet
 from distil.workspace.errors import StageError
 from distil.workspace.files import digest, sha256, write_csv
 from distil.workspace.rows import Problem, Row
 
-# the largest micro batch of completions when the student learns from them. A laptop has 8 GiB
-MAX_MICRO_BATCH = {"cuda": 32, "cpu": 4}
-VLLM_GIB, VLLM_SHARE = 6, 1 / 3  # what vLLM gets beside the weights; and of a GPU's free memory at most
+# the largest micro batch of completions when the student learns from them: TRL pads them, and a laptop has 8 GiB
+MAX_MICRO_BATCH = {"packed": 512, "trl": 32, "cpu": 4}
 
 
 @dataclass(kw_only=True)
@@ -46,7 +43,8 @@ class GRPOResult(Row):
     length: str  # steady, collapse or explosion: of `rewards.length_trend`
     length_ratio: float
     seconds: float  # since it was last started
-    writing_s: float  # of these, while attempts were written
+    writing_s: float  # of these, while attempts were written, and their writer was given the new weights
+    grading_s: float  # while attempts were graded
     tokens_per_s: int  # of writing alone
     engine: str  # vllm or transformers
 
@@ -58,55 +56,42 @@ def problems_per_step() -> int:
     return 16 if torch.cuda.is_available() else 2
 
 
-def engine() -> str:
-    """What writes the attempts: `vllm`, in this process, if there is a GPU and it is installed; else `transformers`."""
-    import torch
-
-    return "vllm" if torch.cuda.is_available() and util.find_spec("vllm") else "transformers"
+def packs(student: str) -> bool:
+    """Are the attempts scored on packed rows? Only where vLLM writes them: such a model cannot write."""
+    return engine() == "vllm" and backend(*memory.base_and_method(student)) == "packed"
 
 
-def vllm_gib(student: str) -> float:
-    """GiB that vLLM may take: its copy of the weights and what writing needs, but at most a third of what is free.
-
-    It must be told: it takes all that it is given, whatever the size of the GPU.
-    """
-    weights = memory.weights_gib(*memory.base_and_method(student))
-    return min(VLLM_SHARE * memory.this_machine().gib, weights + VLLM_GIB)
-
-
-def plan_learning(student: str, attempts: int, longest: int, taken: float) -> memory.Plan:
+def plan_learning(student: str, attempts: int, longest: int, taken: float, packed: bool) -> memory.Plan:
     """The plan of learning from a step's `attempts`, of `longest` tokens at most, with `taken` GiB used by others."""
-    most = min(attempts, MAX_MICRO_BATCH[memory.this_machine().device])
+    way = "packed" if packed else "trl"
+    most = min(attempts, MAX_MICRO_BATCH[way if memory.this_machine().device == "cuda" else "cpu"])
     size = max(n for n in range(1, most + 1) if attempts % n == 0)
-    return memory.plan_further(student, batch_size=size, longest=longest, taken=taken)
+    return memory.plan_further(student, batch_size=size, longest=longest, taken=taken, backend=way)
 
 
-def timed_trainer_class():
-    """TRL's trainer; it also counts the tokens of the attempts it wrote, and the seconds that took."""
+def trainer_class(policy: Callable | None):
+    """TRL's trainer; it also counts the tokens of the attempts it wrote, and the seconds that writing and grading took.
+
+    `policy` scores attempts in its stead, where there is one.
+    """
     from trl import GRPOTrainer
 
-    class TimedGRPOTrainer(GRPOTrainer):
-        written, writing_s = 0, 0.0
+    class TimedGRPOTrainer(TimedWriting, GRPOTrainer):
+        grading_s = 0.0
 
-        def _generate_single_turn(self, *args, **kwargs):
+        def _calculate_rewards(self, *args, **kwargs):
             begun = time.perf_counter()
-            completion_ids, logprobs = super()._generate_single_turn(*args, **kwargs)
-            self.writing_s += time.perf_counter() - begun
-            self.written += sum(map(len, completion_ids))
-            return completion_ids, logprobs
+            rewards = super()._calculate_rewards(*args, **kwargs)
+            self.grading_s += time.perf_counter() - begun
+            return rewards
+
+        def _get_per_token_logps_and_entropies(self, model, input_ids, attention_mask, logits_to_keep, **asked):
+            if policy is None:
+                scored = super()._get_per_token_logps_and_entropies
+                return scored(model, input_ids, attention_mask, logits_to_keep, **asked)
+            return *policy(input_ids, attention_mask, logits_to_keep), None
 
     return TimedGRPOTrainer
-
-
-@contextmanager
-def without_bars() -> Iterator[None]:
-    """In a batch run, discard what goes to stderr: vLLM always draws its bars. Exceptions come through."""
-    if not quiet():
-        yield
-        return
-    nowhere = open(os.devnull, "w", encoding="utf-8")  # left open: a logger made meanwhile may keep it
-    with redirect_stderr(nowhere):
-        yield
 
 
 def spread_callback():
@@ -206,13 +191,10 @@ def grpo(
     rows = [{"prompt": prompt_of(p, student_format), "problem": json.dumps(p.to_dict())} for p in usable]
     attempts = problems_per_step() * group
     longest = max(len(encode_prompt(tokenizer, row["prompt"])) for row in rows) + max_completion
-    vllm, taken = {}, sum(file.stat().st_size for file in Path(reward_model).glob("*.safetensors")) / memory.GIB
-    if engine() == "vllm":
-        for_vllm = vllm_gib(student)
-        vllm = {"use_vllm": True, "vllm_mode": "colocate", "vllm_max_model_length": longest,
-                "vllm_gpu_memory_utilization": for_vllm / memory.gpu_gib()}  # fmt: skip
-        taken += for_vllm
-    planned = plan_learning(student, attempts, longest, taken)
+    vllm, for_vllm = engine_settings(student, longest)
+    taken = sum(file.stat().st_size for file in Path(reward_model).glob("*.safetensors")) / memory.GIB + for_vllm
+    packed = packs(student)
+    planned = plan_learning(student, attempts, longest, taken, packed)
     config = GRPOConfig(
         **trainer_arguments(
             out,
@@ -233,9 +215,15 @@ def grpo(
         reward_weights=[weights[term] for term in TERMS],
         loss_type="dapo",
     )
+    model = load_student_for_training(student, packed=packed)
+    policy = None
+    if packed:
+        policy = PackedPolicy(
+            model, longest=longest, temperature=config.temperature, pad_token_id=tokenizer.pad_token_id
+        )
     with without_bars():
-        trainer = timed_trainer_class()(
-            model=load_student_for_training(student),
+        trainer = trainer_class(policy)(
+            model=model,
             args=on_one_gpu(config),
             processing_class=tokenizer,
             reward_funcs=reward_functions(
@@ -252,6 +240,7 @@ def grpo(
             **summary(taken_steps, attempts),
             seconds=round(last_value(log, "train_runtime"), 1),
             writing_s=round(trainer.writing_s, 1),
+            grading_s=round(trainer.grading_s, 1),
             tokens_per_s=round(trainer.written / max(1e-9, trainer.writing_s)),
             engine=engine(),
         )

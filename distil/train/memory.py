@@ -18,8 +18,11 @@ GIB = 2**30
 ADAM = 4 + 8  # bytes a trained weight: its gradient, and Adam's two moments, in float32
 SAVED = 16, 8  # bytes a token that a layer keeps for its way back: a hidden unit, and one of the wider middle
 ENOUGH_TOKENS = 4096  # in a micro batch, by our choice: with fewer, layers are computed again to make room for more
-# with TRL a logit's copy in float32 and the gradient of that, too
-BYTES_PER_LOGIT = {"unsloth": 2, "trl": 10, "packed": 10}
+# with TRL a logit's copy in float32 and the gradient of that, too. TRL's distillation on the student's own answers has
+# both models' logits (2 and 2), in float32 (4 and 4), their logarithms (4 and 4), the loss and the entropy (12), and
+# the gradients of the student's (14): counted in its code, not yet held against a measured peak
+BYTES_PER_LOGIT = {"unsloth": 2, "trl": 10, "packed": 10, "distillation": 46}
+AT_A_TIME = {"packed": CHUNK, "distillation": 256}  # tokens whose logits lie in memory at a time; else all
 MARGIN = 0.9  # of a GPU's memory; the rest is for what no estimate sees
 FLOORS = {"cpu": 1.0, "cuda": 0.0}  # GiB that the process takes with nothing loaded; a GPU's context is not counted
 
@@ -29,7 +32,7 @@ class Machine:
     """Where a training runs."""
 
     device: str  # cpu or cuda
-    backend: str  # packed, unsloth or trl
+    backend: str  # packed, unsloth, trl or distillation
     gib: float = 0.0  # that the training may take of one GPU
     shards: int = 1  # GPUs that share the weights between them (FSDP)
 
@@ -162,13 +165,19 @@ def no_room(student: str, method: str, tokens: int, needed: float, room: float) 
 
 
 def plan_further(
-    student: str, *, batch_size: int, longest: int, taken: float = 0.0, bytes_per_logit: int | None = None
+    student: str,
+    *,
+    batch_size: int,
+    longest: int,
+    taken: float = 0.0,
+    bytes_per_logit: int | None = None,
+    backend: str = "trl",
 ) -> Plan:
-    """The `plan` of training the student in a folder further, through TRL, where `taken` GiB of a GPU are not for it.
+    """The `plan` of training the student in a folder further, where `taken` GiB of a GPU are not for it.
 
-    Raises StageError as `plan` does.
+    `backend` is `trl`, `packed` or `distillation`. Raises StageError as `plan` does.
     """
-    machine, (model, method) = replace(this_machine(), backend="trl"), base_and_method(student)
+    machine, (model, method) = replace(this_machine(), backend=backend), base_and_method(student)
     if machine.device == "cuda":
         # the base of an adapter lies in float32 then, twice of what the estimate takes it for
         doubled = weights_gib(model, method) if method == "lora" else 0.0
@@ -240,7 +249,7 @@ def estimate(
     else:
         weights, trained = (2 if machine.device == "cuda" else 4) * all_weights + 4 * adapter, adapter
     tokens, layers = micro_batch_size * max_length, config.num_hidden_layers
-    at_a_time = min(tokens, CHUNK) if machine.backend == "packed" else tokens  # that have logits
+    at_a_time = min(tokens, AT_A_TIME.get(machine.backend, tokens))  # that have logits
     one = SAVED[0] * config.hidden_size + SAVED[1] * config.intermediate_size
     kept = 2 * config.hidden_size * layers + one if gradient_checkpointing else one * layers
     parts = {

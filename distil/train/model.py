@@ -151,11 +151,12 @@ def load_for_training(
     return student
 
 
-def load_student_for_training(folder: str, max_length: int | None = None):
+def load_student_for_training(folder: str, max_length: int | None = None, packed: bool = False):
     """A student of stage 04, to be trained further: its adapter if it has one, else the whole model.
 
-    With `max_length`, an adapter is loaded through Unsloth where that is the backend. TRL copies a given adapter as
-    the reference of preference training; the adapter saved afterwards still fits the same base.
+    With `max_length`, an adapter is loaded through Unsloth where that is the backend; if `packed`, it attends to packed
+    rows. TRL copies a given adapter as the reference of preference training; the adapter saved afterwards still fits
+    the same base.
     """
     import torch
 
@@ -165,13 +166,16 @@ def load_student_for_training(folder: str, max_length: int | None = None):
         return load_adapter_with_unsloth(folder, base, max_length)
     from transformers import AutoModelForCausalLM
 
+    if packed:
+        attention.register()
+    how = {"dtype": torch.float32, "attn_implementation": attention.NAME if packed else None}
     if base is None:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(folder, **how)
         model.get_input_embeddings().weight.requires_grad_(False)
         return model
     from peft import PeftModel
 
-    whole = AutoModelForCausalLM.from_pretrained(resolve(base), dtype=torch.float32)
+    whole = AutoModelForCausalLM.from_pretrained(resolve(base), **how)  # an adapter is merged, and unmerged, exactly
     model = PeftModel.from_pretrained(whole, folder, is_trainable=True)
     model.peft_config["default"].base_model_name_or_path = resolve(base)  # else each checkpoint asks the Hub about it
     return model

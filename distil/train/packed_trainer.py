@@ -6,9 +6,10 @@ step computes no padding. The trainer is transformers' own but for its forward p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from distil.train.packing import CHUNK, NO_TARGET, Shape, packed
+from distil.workspace.environment import choose_dtype
 
 
 def steps_as_batches(batches: Sequence[Sequence[dict]], shape: Shape, pad_token_id: int):
@@ -38,6 +39,26 @@ def summed_loss(hidden, weight, labels):
     return torch.nn.functional.cross_entropy(logits, labels, ignore_index=NO_TARGET, reduction="sum")
 
 
+def autocast(device: str):
+    """What a forward pass computes in: the dtype of this machine, where that has 16 bits."""
+    import torch
+
+    dtype = choose_dtype()[0]
+    return torch.autocast(device, dtype, enabled=dtype != torch.float32)
+
+
+def compiled(decoder, of_chunk: Callable) -> Callable:
+    """Compile a decoder's layers in place, and `of_chunk`, which is returned. On a CPU nothing is: it would not pay."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return of_chunk
+    torch.compiler.reset()  # what was compiled for the student before: only so many shapes are kept
+    for layer in decoder.layers:
+        layer.compile(dynamic=False)
+    return torch.compile(of_chunk, dynamic=False)
+
+
 def make_trainer(
     model,
     arguments,
@@ -60,19 +81,13 @@ def make_trainer(
 
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     decoder, head = causal.model, causal.get_output_embeddings()
-    on_gpu = next(model.parameters()).is_cuda or torch.cuda.is_available()
-    chunk_loss = summed_loss
-    if on_gpu:  # a CPU's compiler costs more than it saves
-        torch.compiler.reset()  # what was compiled for the student before: only so many shapes are kept
-        for layer in decoder.layers:
-            layer.compile(dynamic=False)
-        chunk_loss = torch.compile(summed_loss, dynamic=False)
-    precision = torch.autocast("cuda" if on_gpu else "cpu", torch.bfloat16, enabled=arguments.bf16)
+    chunk_loss = compiled(decoder, summed_loss)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
 
     class PackedTrainer(Trainer):
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
             labels = inputs["labels"]
-            with precision:
+            with autocast(device):
                 states = decoder(
                     input_ids=inputs["input_ids"],
                     position_ids=inputs["position_ids"],

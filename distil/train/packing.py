@@ -65,8 +65,8 @@ class Shape:
     longest: int  # tokens of the longest row, at most
 
 
-def rounded_up(number: int) -> int:
-    return max(1, -(-number // GRAIN)) * GRAIN
+def rounded_up(number: int, grain: int = GRAIN) -> int:
+    return max(1, -(-number // grain)) * grain
 
 
 def shape_of(batches: Sequence[Sequence[dict]], longest: int) -> Shape:

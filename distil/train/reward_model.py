@@ -9,7 +9,7 @@ from pathlib import Path
 from distil.llm.prompts import student_messages
 from distil.models.student import load_tokenizer
 from distil.models.weights import resolve
-from distil.workspace.environment import quiet
+from distil.workspace.environment import choose_dtype, quiet
 from distil.workspace.errors import StageError
 from distil.workspace.rows import Row
 
@@ -211,7 +211,8 @@ def hidden_states(model, tokenizer, texts: Sequence[str]):
                 break
             size //= 2
             chosen = order[:size]
-        with torch.inference_mode():
+        on_gpu = model.device.type == "cuda"  # where 32 bits take ten times as long
+        with torch.inference_mode(), torch.autocast("cuda", choose_dtype()[0], enabled=on_gpu):
             states = model.model(**batch.to(model.device)).last_hidden_state
         found[chosen] = states[:, -1].double().cpu().numpy()  # padded on the left
         order = order[len(chosen) :]

@@ -126,3 +126,41 @@ def test_the_backend_says_why_not(monkeypatch):
     assert "Unsloth" in model.why_not_packed("tiny-random", "qlora")
     monkeypatch.setattr(model, "PACKED_FAMILIES", ("gemma9",))
     assert "llama" in model.why_not_packed("tiny-random", "full")
+
+
+def test_packed_attempts_score_as_padded_ones(tmp_path):
+    """GRPO's log probabilities, entropies and gradients, against the model's own logits of a padded batch."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from distil.models.weights import tiny_random
+    from distil.train.packed_policy import PackedPolicy
+
+    tiny = str(tiny_random(tmp_path / "tiny"))
+    pad, keep, temperature = 0, 6, 0.7
+    rows = [([5, 6, 7], [8, 9, 10, 11, 12, 13]), ([21], [22]), ([31, 32], [33, 34, 35])]
+    ids = torch.tensor([[pad] * (3 - len(p)) + p + c + [pad] * (keep - len(c)) for p, c in rows])
+    mask = torch.tensor([[0] * (3 - len(p)) + [1] * len(p + c) + [0] * (keep - len(c)) for p, c in rows])
+    upward = torch.randn(3, keep, generator=torch.Generator().manual_seed(0))
+
+    plain = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    logits = plain(ids, attention_mask=mask, position_ids=positions).logits[:, 2:-1].float() / temperature
+    logps = torch.log_softmax(logits, -1)
+    entropies = -(logps.exp() * logps).sum(-1)
+    chosen = logps.gather(2, ids[:, 3:, None])[..., 0]
+    written = mask[:, 3:]
+    (chosen * upward * written).sum().backward()
+
+    attention.register()
+    student = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32, attn_implementation=attention.NAME)
+    policy = PackedPolicy(student, longest=9, temperature=temperature, pad_token_id=pad)
+    ours, our_entropies = policy(ids, mask, keep)
+    (ours * upward).sum().backward()
+
+    close = {"atol": 2e-2, "rtol": 2e-2}  # 16 bits, where this machine has them
+    torch.testing.assert_close(ours, chosen.detach() * written, **close)
+    torch.testing.assert_close(our_entropies, entropies.detach() * written, **close)
+    for (name, a), b in zip(student.named_parameters(), plain.parameters(), strict=True):
+        if name.endswith("q_proj.weight"):
+            assert torch.nn.functional.cosine_similarity(a.grad.flatten(), b.grad.flatten(), 0) > 0.99, name

@@ -10,7 +10,7 @@ import torch
 from factories import a_problem
 
 from distil.models.weights import tiny_random
-from distil.train import grpo, reward_model, rewards
+from distil.train import grpo, reward_model, rewards, writing
 from distil.workspace.errors import StageError
 from distil.workspace.files import read_csv
 
@@ -184,7 +184,7 @@ def test_grpo_without_problems_that_can_be_verified(tiny, graded, tmp_path, monk
 @pytest.mark.parametrize(("batch", "shown"), [("1", ""), ("0", "a bar")])
 def test_bars_are_hidden_in_batch_runs_alone_and_failures_never(batch, shown, monkeypatch, capsys):
     monkeypatch.setenv("DISTIL_BATCH", batch)
-    with pytest.raises(ValueError, match="no memory"), grpo.without_bars():
+    with pytest.raises(ValueError, match="no memory"), writing.without_bars():
         print("a bar", end="", file=sys.stderr)
         raise ValueError("no memory")
     assert capsys.readouterr().err == shown
@@ -200,8 +200,10 @@ def test_a_step_fits_the_gpu_beside_what_writes(tiny, monkeypatch):
     found = {}
     for gib in (4, 24, 80):
         monkeypatch.setattr(grpo.memory, "this_machine", lambda gib=gib: grpo.memory.Machine("cuda", "unsloth", gib))
-        for_vllm = grpo.vllm_gib(tiny)
-        found[gib] = for_vllm, grpo.plan_learning(tiny, 128, 100_000, for_vllm).micro_batch_size
+        for_vllm = writing.vllm_gib(tiny)
+        found[gib] = for_vllm, grpo.plan_learning(tiny, 128, 100_000, for_vllm, packed=False).micro_batch_size
     assert found[4][0] == pytest.approx(4 / 3), "no more than a third of it"
-    assert found[24][0] == found[80][0] >= grpo.VLLM_GIB, "a larger GPU needs no more"
-    assert 1 <= found[4][1] < found[24][1] < found[80][1] == grpo.MAX_MICRO_BATCH["cuda"]
+    assert found[24][0] == found[80][0] >= writing.VLLM_GIB, "a larger GPU needs no more"
+    assert 1 <= found[4][1] < found[24][1] < found[80][1] == grpo.MAX_MICRO_BATCH["trl"]
+    rows = grpo.plan_learning(tiny, 128, 100_000, for_vllm, packed=True).micro_batch_size
+    assert rows == 128, "no padding, no logits"

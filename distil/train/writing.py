@@ -1,0 +1,67 @@
+"""What trainers share whose student writes answers while it learns: what writes them, in what memory and time."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from importlib import util
+from typing import Any
+
+from distil.train import memory
+from distil.workspace.environment import quiet
+
+VLLM_GIB, VLLM_SHARE = 6, 1 / 3  # what vLLM gets beside the weights; and of a GPU's free memory at most
+
+
+def engine() -> str:
+    """What writes the answers: `vllm`, in this process, if there is a GPU and it is installed; else `transformers`."""
+    import torch
+
+    return "vllm" if torch.cuda.is_available() and util.find_spec("vllm") else "transformers"
+
+
+def vllm_gib(student: str) -> float:
+    """GiB that vLLM may take: its copy of the weights and what writing needs, but at most a third of what is free.
+
+    It must be told: it takes all that it is given, whatever the size of the GPU.
+    """
+    weights = memory.weights_gib(*memory.base_and_method(student))
+    return min(VLLM_SHARE * memory.this_machine().gib, weights + VLLM_GIB)
+
+
+def engine_settings(student: str, longest: int) -> tuple[dict[str, Any], float]:
+    """(what a config of TRL's is told of `engine`, GiB of a GPU that it takes); prompt and answer have `longest` tokens
+    at most."""
+    if engine() != "vllm":
+        return {}, 0.0
+    gib = vllm_gib(student)
+    settings = {"use_vllm": True, "vllm_mode": "colocate", "vllm_max_model_length": longest,
+                "vllm_gpu_memory_utilization": gib / memory.gpu_gib()}  # fmt: skip
+    return settings, gib
+
+
+class TimedWriting:
+    """A trainer of TRL's, named after this class among the bases, counts the tokens it writes, and the seconds."""
+
+    written, writing_s = 0, 0.0
+
+    def _generate_single_turn(self, *args, **kwargs):
+        begun = time.perf_counter()
+        found = super()._generate_single_turn(*args, **kwargs)  # type: ignore[misc]
+        self.writing_s += time.perf_counter() - begun
+        ids = found[0] if isinstance(found, tuple) else found  # GRPO's has log probabilities beside the ids
+        self.written += sum(map(len, ids))
+        return found
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """In a batch run, discard what goes to stderr: vLLM always draws its bars. Exceptions come through."""
+    if not quiet():
+        yield
+        return
+    nowhere = open(os.devnull, "w", encoding="utf-8")  # left open: a logger made meanwhile may keep it
+    with redirect_stderr(nowhere):
+        yield
