@@ -63,7 +63,7 @@ def measure(run: str, student: str, teacher: str, seed: int, names: list[str]) -
 
 
 def collect(run: str) -> None:
-    """All rows, and for each variant its gain over `longer`: mean over the seeds, bootstrap over the questions."""
+    """All rows, and for each variant its gain over `longer`, with its interval over seeds and questions."""
     about = {"command": "python benchmarks/whitebox.py RUN STUDENT TEACHER SEED", "n_test": N_TEST, "sft": SFT,
              "tokens": TRAINED, "logits": LOGITS, "variants": TAUGHT}  # fmt: skip
     keep(run_folder(run) / "whitebox", [*TRAINED, *TAUGHT], "longer", about)
