@@ -70,6 +70,10 @@ def points(row: dict) -> str:
     return f"{gain} ({low} to {high})"
 
 
+def by_seed(row: dict) -> str:
+    return ", ".join(f"{100 * gap:+.1f}" for gap in row["by_seed"])
+
+
 def test_tables_over_seeds_are_the_measured_ones():
     for file, name, gains in (("prefer", "name", "minus_sft"), ("align", "selection", "minus_shortest")):
         measured = json.loads((RESULTS / f"{file}.json").read_text())
@@ -90,7 +94,12 @@ def test_what_is_said_of_the_judges_is_measured():
     alone = measured["loops"]["student"]["alone"]
     assert f"given nothing, {alone['medium']:.0%} of the time" in flat(README)
     assert f"it found easy {alone['easy']:.0%}" in flat(README)
-    assert f"brings {points(measured['student-loop_minus_student'])} points back" in flat(README)
+    loop = measured["student-loop_minus_student"]
+    assert f"brought {points(loop)} points back, by seed {by_seed(loop)}: likely, and not shown" in flat(README)
+    assert loop["ci_low"] < 0 < loop["ci_high"], "not shown by three seeds"
+    lost = next(row for row in measured["minus_shortest"] if row["selection"] == "student")
+    assert lost["ci_high"] < 0 and max(lost["by_seed"]) < 0 and "three points, with every seed some" in flat(README)
+    assert all(row["ci_low"] < 0 < row["ci_high"] for row in measured["minus_shortest"] if row is not lost)
     notebook = (ROOT / "notebooks" / "03_judge.ipynb").read_text()
     assert f"kappa {judges['kappa']:.2f}" in notebook
     for row in measured["minus_shortest"]:
@@ -107,11 +116,13 @@ def test_what_is_said_of_preference_training_is_measured():
             assert f"{100 * row['difference']:+.1f}" in notebook
             assert f"{100 * row['ci_low']:+.1f} to {100 * row['ci_high']:+.1f}" in notebook
             before = unequal[row["name"]]
-            assert f"{row['name']} {points(before)}" in flat(README)
-            assert f"{-100 * before['difference']:.1f}" in notebook
+            assert f"{row['name']} {points(before)}, by seed {by_seed(before)}" in flat(README)
+            assert f"lost {-100 * min(before['by_seed']):.1f} points each; the other two gained" in notebook
+            assert sum(gap > 0 for gap in before["by_seed"]) == 2
     before = json.loads((RESULTS / "prefer_unequal.json").read_text())["rows"]
     wordy = next(row for row in before if (row["name"], row["seed"]) == ("cogpo", 1))["families"]["simple_geometry"]
-    assert 2 * wordy["cut_off"] == wordy["n"] and "cut off in half of its triangles" in flat(README)
+    assert 2 * wordy["cut_off"] == wordy["n"]
+    assert "one seed of three learned length, cut off in half of its triangles" in flat(README)
     pairs = [row["pairs"] for row in measured["rows"] if row["pairs"]]
     assert f"({min(pairs)} to {max(pairs)} were to be had)" in flat(README)
 
