@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from held_out import N_TEST, measured, problems_of
+from held_out import N_TEST, gain, gains, measured, problems_of
 
 from distil.chains import judge, student_judge
 from distil.llm.cache import Reply
@@ -31,7 +31,6 @@ from distil.workspace.environment import commit, environment
 from distil.workspace.files import append_jsonl, digest, read_jsonl, write_jsonl, write_text
 from distil.workspace.rows import AlignedChain, Chain, Problem, TrainingRow
 from distil.workspace.stage import run_folder
-from distil.workspace.statistics import difference
 
 SFT = {"train_tokens": 60_000, "learning_rate": 2e-4, "max_length": 512, "method": "lora"}
 SAMPLES, MAX_ROUNDS = 4, 1
@@ -156,22 +155,12 @@ def agreement(run: str) -> dict:
 
 
 def collect(run: str) -> None:
-    """All rows, and each set's gain over the baseline: mean over the seeds, bootstrap over the questions."""
+    """All rows, and each set's gain over the baseline, with its interval over seeds and questions."""
     import numpy as np
 
     folder = run_folder(run) / "align"
     rows = sorted(read_jsonl(folder / "rows.jsonl"), key=lambda row: (list(SETS).index(row["selection"]), row["seed"]))
     seeds = sorted({row["seed"] for row in rows})
-
-    def right(name: str) -> list[float]:
-        of_seeds = [sorted(read_jsonl(folder / f"{seed}-{name}.jsonl"), key=lambda r: r["id"]) for seed in seeds]
-        return np.mean([[row["correct"] for row in answers] for answers in of_seeds], axis=0)
-
-    gains = [
-        {"selection": name, "seeds": seeds, **difference(right(name), right(BASELINE), seed=0)}
-        for name in SETS
-        if name != BASELINE
-    ]
     aligned = judged_by(run)
     loops = {
         name: {"at_first": Counter(row.trail[0]["difficulty"] for row in judged),
@@ -184,14 +173,13 @@ def collect(run: str) -> None:
         seen = row.trail[0]
         alone.setdefault(seen["difficulty"], []).append(dict(map(tuple, seen["reach"]))[0])
     loops["student"]["alone"] = {verdict: round(float(np.mean(shares)), 3) for verdict, shares in alone.items()}
-    gained = difference(right("student-loop"), right("student"), seed=0)
     about = {"command": "python benchmarks/align.py RUN STUDENT (judge, train, collect)", "n_test": N_TEST, "sft": SFT,
              "samples": SAMPLES, "max_rounds": MAX_ROUNDS, "sets": SETS}  # fmt: skip
     about |= json.loads((folder / "machine.json").read_text())
     found = {
         "rows": rows,
-        f"minus_{BASELINE}": gains,
-        "student-loop_minus_student": gained,
+        f"minus_{BASELINE}": gains(folder, rows, BASELINE, "selection"),
+        "student-loop_minus_student": gain(folder, "student-loop", "student", seeds),
         "loops": loops,
         "judges": agreement(run),
     }

@@ -14,7 +14,7 @@ from distil.problems.sources import load
 from distil.workspace.files import read_jsonl, sha256, write_text
 from distil.workspace.rows import Problem
 from distil.workspace.stage import run_folder
-from distil.workspace.statistics import difference
+from distil.workspace.statistics import difference_over_seeds
 
 N_TEST = 600
 ANSWERS = {"max_new_tokens": 160, "batch_size": 300}
@@ -51,19 +51,24 @@ def keep(folder: Path, order: list[str], base: str, about: dict, more: Callable[
     write_text(Path(__file__).parent / "results" / f"{folder.name}.json", json.dumps(found, indent=1) + "\n")
 
 
-def gains(folder: Path, rows: list[dict], base: str) -> list[dict]:
-    """What each name among `rows` {name, seed} gains over `base`: {name, seeds, difference, ci_low, ci_high}.
+def gains(folder: Path, rows: list[dict], base: str, key: str = "name") -> list[dict]:
+    """What each name (row[`key`]) gains over `base`: {`key`, seeds, difference, ci_low, ci_high}; see `gain`."""
+    seeds: dict[str, list[int]] = {}
+    for row in rows:
+        seeds.setdefault(row[key], []).append(row["seed"])
+    return [{key: name, "seeds": of, **gain(folder, name, base, of)} for name, of in seeds.items() if name != base]
 
-    Means over the seeds, bootstrap over the questions; the answers lie in `folder` as SEED-NAME.jsonl.
+
+def gain(folder: Path, name: str, base: str, seeds: list[int]) -> dict:
+    """What `name` gains over `base`, from the answers that lie in `folder` as SEED-NAME.jsonl.
+
+    The interval is over training seeds and questions; with one seed over questions alone: it is about that checkpoint.
     """
-    import numpy as np
 
-    def right(name: str, seed: int) -> list[bool]:
-        return [row["correct"] for row in sorted(read_jsonl(folder / f"{seed}-{name}.jsonl"), key=lambda r: r["id"])]
+    def right(name: str) -> list[list[bool]]:
+        return [
+            [row["correct"] for row in sorted(read_jsonl(folder / f"{seed}-{name}.jsonl"), key=lambda r: r["id"])]
+            for seed in seeds
+        ]
 
-    found = []
-    for name in dict.fromkeys(row["name"] for row in rows if row["name"] != base):
-        seeds = [row["seed"] for row in rows if row["name"] == name]
-        ours, theirs = (np.mean([right(n, s) for s in seeds], axis=0) for n in (name, base))
-        found.append({"name": name, "seeds": seeds, **difference(ours, theirs, seed=0)})
-    return found
+    return difference_over_seeds(right(name), right(base), seed=0)

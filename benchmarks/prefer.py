@@ -86,7 +86,7 @@ def by_family(answers: list[dict]) -> dict[str, dict]:
 
 
 def collect(run: str) -> None:
-    """All rows, and for each variant its gain over SFT: mean over the seeds, bootstrap over the questions."""
+    """All rows, and for each variant its gain over SFT, with its interval over seeds and questions."""
     folder = run_folder(run) / "prefer"
     about = {"command": "python benchmarks/prefer.py RUN STUDENT SEED", "n_test": N_TEST, "sft": SFT,
              "max_pairs": MAX_PAIRS, "learning_rate": LEARNING_RATE, "variants": VARIANTS}  # fmt: skip

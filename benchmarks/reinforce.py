@@ -77,8 +77,8 @@ def measure(run: str, student: str, seed: int, names: list[str]) -> None:
 
 
 def collect(run: str) -> None:
-    """All rows, and for each variant its gain over SFT: mean over the seeds, bootstrap over the questions; and what the
-    whole reward gains over correctness alone."""
+    """All rows, and for each variant its gain over SFT, with its interval over seeds and questions; and what the whole
+    reward gains over correctness alone."""
     folder = run_folder(run) / "reinforce"
     pair = [row for row in read_jsonl(folder / "rows.jsonl") if row["name"] in ("full", "correctness")]
     about = {"command": "python benchmarks/reinforce.py RUN STUDENT SEED", "n_test": N_TEST, "sft": SFT, "grpo": GRPO,

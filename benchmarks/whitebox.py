@@ -83,7 +83,7 @@ def measure(run: str, student: str, teacher: str, seed: int, names: list[str], t
 
 
 def collect(run: str) -> None:
-    """All rows, and for each variant its gain over `longer`: mean over the seeds, bootstrap over the questions."""
+    """All rows, and for each variant its gain over `longer`, with its interval over seeds and questions."""
     about = {"command": "python benchmarks/whitebox.py RUN STUDENT TEACHER SEED", "n_test": N_TEST, "answers": ANSWERS,
              "sft": SFT, "further": FURTHER, "variants": WORDS | LOGITS | OWN}  # fmt: skip
     keep(run_folder(run) / "whitebox", VARIANTS, "longer", about)

@@ -1,4 +1,4 @@
-"""What the kept run shows, from its files: who is faster and better, how much of the teacher is left, what it cost.
+"""What the kept run shows, from its files: who is faster, who more often right, what is left of the teacher, the cost.
 
 A kept run (`artifacts/reference`, made by benchmarks/reference.py) has the files of one measurement of 07 at its top,
 other measurements in folders of their own, and of each stage a folder with what it noted down.
@@ -20,6 +20,9 @@ from distil.workspace.stage import STAGES
 from distil.workspace.statistics import difference
 
 AGAINST = ("base", "slow", "fast", TEACHER)  # whom the other students are set against
+OF_WHAT = (  # the intervals are
+    "All intervals are at 95%, over questions and paired by question, of these checkpoints: one training seed each"
+)
 COSTS = ("stage", "minutes", "noted_minutes", "kept_minutes", "peak_ram_gb", "peak_vram_gb", "gpu", "cores", "commit")
 
 
@@ -169,7 +172,8 @@ def sentences(shown: dict) -> list[str]:
     made = ", whose chains were made in turns of solving, checking and concluding" if shown["turns"] else ""
     said = [
         f"fast against slow{made}: {fast['tokens_gain']:.1f} times fewer tokens and {fast['seconds_gain']:.1f} times "
-        f"fewer seconds an answer, accuracy {points(fast)}"
+        f"fewer seconds an answer, accuracy {points(fast)}",
+        OF_WHAT,
     ]
     alone = shown["ended"]
     if alone["pairs"]:

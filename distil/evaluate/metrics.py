@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from distil.evaluate import settings
 from distil.verify.answers import extract_boxed, normalise_answer
 from distil.workspace.files import write_csv, write_text
 from distil.workspace.rows import Completion, Problem
@@ -108,9 +109,12 @@ def by_difficulty(
 
 
 def write_results(results: Sequence[dict], path: Path) -> None:
-    """`results.csv`, and beside it `results.md`, the table a person reads."""
+    """`results.csv`, and beside it `results.md`, the table a person reads; it ends with what `asked.json` there says is
+    not as published."""
     write_csv(path, results, list(results[0]))
-    write_text(path.with_suffix(".md"), markdown(results))
+    apart = settings.not_as_published(path.parent)
+    note = f"\nNot to be set beside published scores as it is: {apart}.\n" if apart else ""
+    write_text(path.with_suffix(".md"), markdown(results) + note)
 
 
 def duration(seconds: float) -> str:
@@ -134,7 +138,10 @@ def markdown(results: Sequence[dict]) -> str:
 
 
 def differences(answers: dict[str, Sequence[Completion]], seed: int) -> list[dict]:
-    """{of, to, difference, ci_low, ci_high} of each student to the base, and of the pairs `COMPARED` that are there."""
+    """{of, to, difference, ci_low, ci_high} of each student to the base, and of the pairs `COMPARED` that are there.
+
+    The intervals are over questions: they are about these checkpoints, not about other training seeds.
+    """
     right = {name: shares(rows) for name, rows in answers.items()}
     pairs = [(name, "base") for name in right if name != "base" and "base" in right]
     pairs += [pair for pair in COMPARED if set(pair) <= set(right)]

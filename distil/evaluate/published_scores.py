@@ -1,7 +1,8 @@
 """Published scores of the recipes that the handbook follows, to stand beside one's own, and facts of benchmarks.
 
 `benchmarks.csv`: questions, and answers a question as open-r1 takes them; `dataset` and `task` of those that the Hub's
-leaderboards know. `published_scores.csv`: accuracy in percent, and what is to be doubted of the label.
+leaderboards know; in what asking and judging here are `not_as_published`. `published_scores.csv`: accuracy in percent,
+and what is to be doubted of the label.
 `published_tokens.csv`: mean tokens an answer.
 """
 
@@ -17,8 +18,14 @@ HERE = Path(__file__).parent
 
 @cache
 def benchmarks() -> dict[str, dict]:
-    """{questions, samples, dataset, task} of each benchmark; the last two are None where no leaderboard knows it."""
+    """{questions, samples, dataset, task, not_as_published} of each benchmark; `dataset` and `task` are None where no
+    leaderboard knows it."""
     return {row["suite"]: row for row in read_csv(HERE / "benchmarks.csv")}
+
+
+def label(suite: str) -> str:
+    """What sets our figures of a suite apart from published ones; empty where nobody published any."""
+    return benchmarks().get(suite, {"not_as_published": ""})["not_as_published"]
 
 
 def tokens(suite: str) -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import tempfile
 import zlib
 from collections.abc import Sequence
@@ -39,6 +40,7 @@ def recheck(folder: Path, students: Sequence[str]) -> list[str]:
         answers[name] = stored(file, problems, samples)
         wrong += [f"{file}: {text}" for text in judge_again(answers[name], problems, samples, known)]
     with tempfile.TemporaryDirectory() as scratch:
+        shutil.copyfile(folder / settings.FILE, Path(scratch, settings.FILE))  # results.md says what it says
         work_out(answers, problems, Path(scratch), seed=seed, samples=samples)
         for again in sorted(path for path in Path(scratch).iterdir() if path.suffix not in (".png", ".svg")):
             file = folder / again.name

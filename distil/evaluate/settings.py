@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from distil.llm.prompts import prompt_of
 from distil.models.student import TOP_P
@@ -49,3 +50,10 @@ def write(stage: Stage, folder: str, pinned: dict) -> None:
     """
     content = pinned | {"params": stage.params} | environment()
     write_text(stage.path(f"{folder}{FILE}"), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def not_as_published(folder: Path) -> str:
+    """What `asked.json` in a folder says sets these figures apart from published ones; empty if there is nothing."""
+    file = folder / FILE
+    source = json.loads(file.read_text(encoding="utf-8"))["source"] if file.exists() else {}
+    return source.get("not_as_published", "")

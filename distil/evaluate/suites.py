@@ -10,7 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 from urllib.parse import parse_qsl
 
-from distil.evaluate.published_scores import benchmarks
+from distil.evaluate.published_scores import benchmarks, label
 from distil.problems.errors import ProblemError
 from distil.problems.sources import generate
 from distil.sandbox.confine import HOW
@@ -89,7 +89,8 @@ def load(suite: Suite, held_out: Sequence[Problem], seed: int) -> tuple[list[Pro
     """(problems, where they come from) of a suite; `held_out` are the run's own problems.
 
     `n` of several families are shared evenly; `n` of a benchmark are drawn by `seed`. The source names repository and
-    revision, as a commit. Raises ProblemError where there are no problems, or none whose answers can be checked here.
+    revision, as a commit, and what is `not_as_published`. Raises ProblemError where there are no problems, or none
+    whose answers can be checked here.
     """
     source = {"name": suite.name}
     if suite.name == "held-out":
@@ -110,7 +111,8 @@ def load(suite: Suite, held_out: Sequence[Problem], seed: int) -> tuple[list[Pro
             f"suite {suite.name}: none of its {n} problems could be checked here; code needs a sandbox "
             "(`distil doctor` says which)"
         )
-    return checked, source | {"problems": len(checked)}
+    apart = {"not_as_published": label(suite.name)} if label(suite.name) else {}
+    return checked, source | {"problems": len(checked)} | apart
 
 
 def by_turns(problems: Sequence[Problem]) -> list[Problem]:

@@ -33,7 +33,7 @@ def gaps(rows: Sequence[dict]) -> Table:
     for r in rows:
         gain, low, high = (f"{100 * r[key]:+.1f}" for key in ("difference", "ci_low", "ci_high"))
         body.append([f"{r['of']} - {r['to']}", gain, f"{low} to {high}"])
-    return ["difference", "points", "95% interval"], body
+    return ["difference", "points", "95% interval, of these checkpoints"], body
 
 
 def speeds(rows: Sequence[dict], against: str) -> Table:
@@ -62,5 +62,8 @@ def families(answers: Mapping[str, Sequence[Completion]], problems: Sequence[Pro
 
 
 def published(suite: str) -> Table:
-    """Published figures of a benchmark, with what is to be doubted; no rows for any other suite."""
-    return ["published", "accuracy", "tokens an answer", "doubt"], published_scores.rows(suite)
+    """Published figures of a benchmark, with what is to be doubted, below what sets ours apart from them; no rows for
+    any other suite."""
+    columns, found = ["published", "accuracy", "tokens an answer", "doubt"], published_scores.rows(suite)
+    ours = ("not published: the students above", "", "", published_scores.label(suite))
+    return columns, [ours, *found] if found else []

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distil.evaluate.metrics import markdown
-from distil.evaluate.published_scores import benchmarks
+from distil.evaluate.published_scores import benchmarks, label
 from distil.llm.prompts import format_turns, student_messages
 from distil.publish.facts import ASKED, LEVEL, command, roles_told, unbacked
 from distil.publish.licences import licence, terms
@@ -27,9 +27,11 @@ def problems_of(facts: dict) -> str:
 
 
 def suite(facts: dict) -> str:
-    """The problems, in words."""
+    """The problems, in words, with what sets figures of them apart from published ones."""
     name = problems_of(facts)
-    return "a file of its maker's own" if name.endswith(".jsonl") else f"suite `{name}`"
+    apart = label(name.removeprefix("hub:"))
+    known = f"suite `{name}`" + (f" ({apart})" if apart else "")
+    return "a file of its maker's own" if name.endswith(".jsonl") else known
 
 
 def commit(meta: dict) -> str:
@@ -63,7 +65,7 @@ def fill(template: str, data: CardData, facts: dict, repository: str, made: dict
     )
     text = f"{card}\n"
     names = [repository, teacher, *map(data.get, ("datasets", "license", "license_name")), *roles_told(facts)]
-    if missing := unbacked(text, facts | {"names": names}):
+    if missing := unbacked(text, facts | {"names": names, "result": values.get("result", {})}):
         words = ", ".join(dict.fromkeys(missing))
         raise StageError(
             f"the card says {words}, which no measured file holds: it is not written. Run the stage that measures "
@@ -172,7 +174,8 @@ def benchmark_file(facts: dict, student: str) -> tuple[str, str] | None:
         return None
     notes = (
         f"one greedy answer a question, at most {facts[ASKED]['params']['max_new_tokens']} tokens; "
-        f"{row['ci_low']:.1%} to {row['ci_high']:.1%} (Wilson, {LEVEL})"
+        f"{row['ci_low']:.1%} to {row['ci_high']:.1%} (Wilson, {LEVEL}, of this checkpoint); "
+        f"{known['not_as_published']}"
     )
     entry = EvalResultEntry(
         dataset_id=known["dataset"], task_id=known["task"], value=round(100 * row["accuracy"], 2), notes=notes

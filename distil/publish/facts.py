@@ -19,6 +19,13 @@ from distil.workspace.stage import STAGES, notebook_path, run_folder
 
 ASKED = f"07_eval/{settings.FILE}"
 LEVEL = "95%"  # of every interval; the one number of a card that is no measurement
+TABLES = ("07_eval/results.csv", "07_eval/differences.jsonl")
+SHARES = ("accuracy", "ci_low", "ci_high", "cut_off", "no_answer")  # that a table shows in percent
+RESTS_ON = {  # the sections of cards and the files that their sentences tell of
+    "Results": (ASKED, "result"),
+    "Limits": (ASKED, "result"),
+    "How it was made": tuple(f"{stage}/" for stage in STAGES[:-1]),
+}
 NUMBER = re.compile(r"[-+]?\d(?:[\d,]*\d)?(?:\.\d+)?(?:e-?\d+)?%?")
 SEPARATORS = re.compile(r"[\s=]+")
 
@@ -38,7 +45,7 @@ def read(run: str) -> dict[str, Any]:
     for stage in ("01_collect", "03_judge", "04_finetune", "07_eval"):
         if "params" not in found.get(ASKED if stage == "07_eval" else f"{stage}/meta.json", {}):
             raise StageError(f"{folder / stage / 'meta.json'} is missing: run {stage} before a card is written")
-    for name in ("07_eval/results.csv", "07_eval/differences.jsonl"):
+    for name in TABLES:
         if not (folder / name).exists():
             raise StageError(f"{folder / name} is missing: a card has no number without a file; run 07_eval")
         unchanged(run, name, found)
@@ -74,37 +81,66 @@ def leaves(content: object) -> Iterator[object]:
 
 
 def unbacked(card: str, facts: dict[str, object]) -> list[str]:
-    """Numbers of a card that no measured file holds, as they stand there.
+    """Numbers of a card that are not in the file which their line rests on, as they stand there.
 
-    A number is held if a file has it, at the precision printed, as it is, as a share (12.5% of 0.125) or in points; or
-    if the whole word that it is part of occurs in a text of a file (names, versions, digests, licences).
+    A number is held if it is there at the precision printed: as it is, or as a share (12.5% of 0.125) or points if it
+    is one; see `may_say`. Or if the whole word that it is part of occurs in a text of any file (names, versions,
+    digests, licences).
     """
-    values, words = set(), set()
+    words = set()
     for leaf in leaves(list(facts.values())):
         if isinstance(leaf, str):
             words |= {leaf, *(bare(word) for word in SEPARATORS.split(leaf))}
-        elif isinstance(leaf, int | float) and not isinstance(leaf, bool):
-            values.add(float(leaf))
     for stage in STAGES:
         card = card.replace(stage, "")
     missing = []
-    for word in map(bare, SEPARATORS.split(card)):
-        if word not in words and word != LEVEL:
-            missing += [text for text in NUMBER.findall(word) if not held(text, values)]
+    for section in card.split("\n## "):
+        for line in section.split("\n"):
+            plain, shares = may_say(line, section.partition("\n")[0], facts)
+            for word in map(bare, SEPARATORS.split(line)):
+                if word not in words and word != LEVEL:
+                    missing += [text for text in NUMBER.findall(word) if not held(text, plain, shares)]
     return missing
+
+
+def may_say(line: str, section: str, facts: dict) -> tuple[set[float], set[float]]:
+    """(values as they are, values in percent or points) that a line in a section of a card may say.
+
+    A row of a table rests on that student's row of results.csv, or on the sizes of that training set; a difference on
+    its row of differences.jsonl; any other line on the files of its section (`RESTS_ON`; all, where none are named),
+    and of results.csv on `result`, the row of the student that the card is of.
+    """
+    result = facts.get("result", {})
+    if row := re.match(r"\| ([^|]+) \|", line):
+        of = next((r for r in facts["07_eval/results.csv"] if r["student"] == row[1]), {})
+        sizes = [facts.get(f"03_judge/{part}/{row[1]}.jsonl") for part in ("train", "valid")]
+        shares = {key: value for key, value in of.items() if key in SHARES}
+        return numbers([sizes, [of.get("tokens_per_answer"), of.get("seconds_per_answer")]]), numbers(shares)
+    if gap := re.match(r"- (\S+) minus (\S+):", line):
+        rows = [r for r in facts["07_eval/differences.jsonl"] if (r["of"], r["to"]) == gap.groups()]
+        return set(), numbers(rows)
+    others = {name: content for name, content in facts.items() if name not in TABLES}
+    rests_on = [content for name, content in others.items() if name.startswith(RESTS_ON.get(section, ""))]
+    return numbers(rests_on), numbers([result.get("accuracy"), result.get("cut_off")])
+
+
+def numbers(content: object) -> set[float]:
+    found = (leaf for leaf in leaves(content) if isinstance(leaf, int | float) and not isinstance(leaf, bool))
+    return {float(leaf) for leaf in found}
 
 
 def bare(word: str) -> str:
     return word.strip("`*|()[]{}<>,.;:'\"\\")
 
 
-def held(text: str, values: set[float]) -> bool:
+def held(text: str, values: set[float], shares: set[float]) -> bool:
     plain = text.replace(",", "").rstrip("%").lstrip("+")
     digits = len(plain.partition("e")[0].partition(".")[2])
-    scales = (100.0,) if text.endswith("%") else (1.0, 100.0) if digits else (1.0,)
     if "e" in plain:
         return float(plain) in values
-    return any(f"{value * scale:.{digits}f}" == plain for value in values for scale in scales)
+    scaled = {100 * value for value in shares}
+    known = scaled if text.endswith("%") else values or scaled
+    return any(f"{value:.{digits}f}" == plain for value in known)
 
 
 def command(facts: dict) -> str:

@@ -2,18 +2,13 @@
 
 import csv
 import json
-import re
 
 from conftest import ROOT
+from readme import NOTEBOOKS, README, flat
 
 from distil.workspace.files import read_csv, read_jsonl
 
-README = (ROOT / "README.md").read_text()
 RESULTS = ROOT / "benchmarks" / "results"
-
-
-def flat(text: str) -> str:
-    return re.sub(r"\s+", " ", text)
 
 
 def test_tables_are_the_measured_ones():
@@ -54,6 +49,9 @@ def test_the_training_budget_is_the_measured_one():
     minutes = sum(large[stage]["seconds"] for stage in ("04_finetune", "05_prefer", "06_reinforce", "07_eval")) / 60
     assert f"{large['04_finetune']['params']['train_tokens']:,} training tokens" in README
     assert f"04 to 07 took {minutes:.0f} minutes" in flat(README)
+    slow = next(row for row in read_csv(RESULTS / "h100" / "results.csv") if row["student"] == "slow")
+    at_most = large["07_eval"]["params"]["max_new_tokens"]
+    assert f"cut off at {at_most} tokens in {slow['cut_off']:.0%} of its answers" in flat(README)
 
 
 def test_costs_are_the_measured_ones():
@@ -61,13 +59,17 @@ def test_costs_are_the_measured_ones():
     minutes = sum(stage["minutes"] for stage in stages.values())
     peak = max(stage["peak_ram_gb"] for stage in stages.values())
     assert f"{minutes:.0f} minutes" in README and f"{peak} GiB" in README
-    for name in ("04_finetune", "05_prefer", "06_reinforce", "07_eval"):
+    for name in ("03_judge", "04_finetune", "05_prefer", "06_reinforce", "07_eval"):
         assert f"{name[:2]} {stages[name]['minutes']}" in flat(README), name
 
 
 def points(row: dict) -> str:
     gain, low, high = (f"{100 * row[key]:+.1f}" for key in ("difference", "ci_low", "ci_high"))
     return f"{gain} ({low} to {high})"
+
+
+def by_seed(row: dict) -> str:
+    return ", ".join(f"{100 * gap:+.1f}" for gap in row["by_seed"])
 
 
 def test_tables_over_seeds_are_the_measured_ones():
@@ -86,20 +88,26 @@ def test_what_is_said_of_the_judges_is_measured():
     judges, sizes = measured["judges"], {row["n"] for row in measured["rows"]}
     said = f"on {100 * judges['agree']:.0f}% of {judges['n']:,} chains, Cohen's kappa {judges['kappa']:.2f}"
     assert said in flat(README)
-    assert f"training sets of {sizes.pop()} examples each" in flat(README) and not sizes
+    sets = f"training sets of {sizes.pop()} examples each, {measured['sft']['train_tokens']:,} training tokens"
+    assert sets in flat(README) and not sizes
     alone = measured["loops"]["student"]["alone"]
     assert f"given nothing, {alone['medium']:.0%} of the time" in flat(README)
     assert f"it found easy {alone['easy']:.0%}" in flat(README)
-    assert f"brings {points(measured['student-loop_minus_student'])} points back" in flat(README)
-    notebook = (ROOT / "notebooks" / "03_judge.ipynb").read_text()
+    loop = measured["student-loop_minus_student"]
+    assert f"brought {points(loop)} points back, by seed {by_seed(loop)}: likely, and not shown" in flat(README)
+    assert loop["ci_low"] < 0 < loop["ci_high"], "not shown by three seeds"
+    lost = next(row for row in measured["minus_shortest"] if row["selection"] == "student")
+    assert lost["ci_high"] < 0 and max(lost["by_seed"]) < 0 and "three points, with every seed some" in flat(README)
+    assert all(row["ci_low"] < 0 < row["ci_high"] for row in measured["minus_shortest"] if row is not lost)
+    notebook = NOTEBOOKS["03_judge"]
     assert f"kappa {judges['kappa']:.2f}" in notebook
     for row in measured["minus_shortest"]:
-        if row["selection"] in ("student", "student-loop"):
+        if row["selection"] in ("student", "student-loop", "llm-loop"):
             assert points(row) in notebook, row["selection"]
 
 
 def test_what_is_said_of_preference_training_is_measured():
-    notebook = flat("".join(json.loads((ROOT / "notebooks" / "05_prefer.ipynb").read_text())["cells"][-1]["source"]))
+    notebook = NOTEBOOKS["05_prefer"]
     measured = json.loads((RESULTS / "prefer.json").read_text())
     unequal = {row["name"]: row for row in json.loads((RESULTS / "prefer_unequal.json").read_text())["minus_sft"]}
     for row in measured["minus_sft"]:
@@ -107,11 +115,13 @@ def test_what_is_said_of_preference_training_is_measured():
             assert f"{100 * row['difference']:+.1f}" in notebook
             assert f"{100 * row['ci_low']:+.1f} to {100 * row['ci_high']:+.1f}" in notebook
             before = unequal[row["name"]]
-            assert f"{row['name']} {points(before)}" in flat(README)
-            assert f"{-100 * before['difference']:.1f}" in notebook
+            assert f"{row['name']} {points(before)}, by seed {by_seed(before)}" in flat(README)
+            assert f"lost {-100 * min(before['by_seed']):.1f} points each; the other two gained" in notebook
+            assert sum(gap > 0 for gap in before["by_seed"]) == 2
     before = json.loads((RESULTS / "prefer_unequal.json").read_text())["rows"]
     wordy = next(row for row in before if (row["name"], row["seed"]) == ("cogpo", 1))["families"]["simple_geometry"]
-    assert 2 * wordy["cut_off"] == wordy["n"] and "cut off in half of its triangles" in flat(README)
+    assert 2 * wordy["cut_off"] == wordy["n"]
+    assert "one seed of three learned length, cut off in half of its triangles" in flat(README)
     pairs = [row["pairs"] for row in measured["rows"] if row["pairs"]]
     assert f"({min(pairs)} to {max(pairs)} were to be had)" in flat(README)
 
@@ -121,7 +131,12 @@ def test_collecting_is_as_fast_as_measured():
     seconds = [measured["ours_s"]] + [peer[key] for peer in measured["peers"] for key in ("s", "s_one_request")
                                       if key in peer]  # fmt: skip
     assert all(f"{s:.2f} s" in flat(README) for s in seconds if s > 1), seconds
-    assert f"{measured['ratio']} times what is possible" in flat(README)
+    first, second = measured["rows"]
+    asked, _, each = measured["what"].partition(" requests")[0], *measured["what"].partition("answer in ")[1:]
+    said = f"{int(asked):,} requests, {first['concurrency']} at once, to a server that streams each answer in "
+    said += f"{each.partition(' s')[0]} s take {first['ours_s']:.2f} s, {first['ratio']} times what is possible; "
+    assert f"{said}{second['concurrency']} at once {second['ratio']} times" in flat(README)
+    assert measured["ratio"] == first["ratio"]
     assert f"One by one it would be {measured['sequential_s']:.0f} s" in flat(README)
 
 
@@ -174,7 +189,7 @@ def test_what_is_said_of_reinforcement_is_measured():
     assert all(run["engine"] == "vllm" and run["completions"] == runs[0]["completions"] for run in runs)
     (more,) = measured["minus_correctness"]
     assert f"against correctness alone that is {points(more)} points" in flat(README)
-    notebook = flat((ROOT / "notebooks" / "06_reinforce.ipynb").read_text())
+    notebook = NOTEBOOKS["06_reinforce"]
     assert all(gain.replace(" (", " points (") in notebook for gain in gained.values())
 
 

@@ -1,13 +1,25 @@
 """Estimates against enumeration, intervals against simulation."""
 
+import json
+import tracemalloc
 from collections import Counter
 from fractions import Fraction
 from itertools import combinations
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
-from distil.workspace.statistics import bootstrap, difference, interval, majority_at_k, pass_at_k
+from distil.workspace import statistics
+from distil.workspace.statistics import (
+    bootstrap,
+    difference,
+    difference_over_seeds,
+    interval,
+    majority_at_k,
+    pass_at_k,
+    seeds_and_questions,
+)
 
 
 def simulated(rng, questions: int, samples: int) -> np.ndarray:
@@ -108,3 +120,93 @@ def test_differences_over_several_samples_are_paired_by_question():
     assert 0.92 <= covered / 300 <= 0.98 and np.mean(widths) < 0.6
     with pytest.raises(ValueError, match="shorter|longer"):
         difference([1.0], [1.0, 0.0], seed=0)
+
+
+def test_a_bootstrap_in_parts_is_that_of_one_piece(monkeypatch):
+    values = np.random.default_rng(1).random(600)
+    means = np.random.default_rng(7).choice(values, (statistics.DRAWS, 600)).mean(axis=1)
+    whole = tuple(np.percentile(means, [2.5, 97.5]))
+    for at_once in (1, 5000, 2**20, 10**9):
+        monkeypatch.setattr(statistics, "AT_ONCE", at_once)
+        assert bootstrap(values.tolist(), 7) == whole, at_once
+
+
+def test_the_questions_of_mmlu_pro_fit_into_memory():
+    shares = np.random.default_rng(0).integers(0, 5, 12_032) / 4
+    tracemalloc.start()
+    interval(shares.tolist())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 64 * 2**20, "drawn in one piece they take 1.8 GiB"
+
+
+def crossed(rng, seeds: int, questions: int, between_seeds: float) -> np.ndarray:
+    """Gaps of two recipes whose true difference is 0: a row a training seed, all of them on the same questions."""
+    seed, question = rng.normal(0, between_seeds, (seeds, 1)), rng.normal(0, 0.2, (1, questions))
+    return seed + question + rng.normal(0, 0.3, (seeds, questions))
+
+
+def pigeonhole(rng, gaps: np.ndarray) -> tuple[float, float]:
+    """Percentile bootstrap that draws seeds and questions (Owen 2007)."""
+    k, n = gaps.shape
+    of_seeds, of_questions = (rng.multinomial(size, [1 / size] * size, 400) / size for size in (k, n))
+    low, high = np.percentile(np.einsum("dk,kn,dn->d", of_seeds, gaps, of_questions, optimize=True), [2.5, 97.5])
+    return low, high
+
+
+@pytest.mark.parametrize("between_seeds", [0.0, 0.02, 0.05])
+def test_intervals_over_three_seeds_cover_the_truth(between_seeds):
+    rng = np.random.default_rng(0)
+    covered = np.zeros(3)
+    for _ in range(500):
+        gaps = crossed(rng, 3, 200, between_seeds)
+        mean, error = gaps.mean(), gaps.mean(axis=0).std(ddof=1) / 200**0.5
+        questions = mean - 1.96 * error, mean + 1.96 * error
+        found = questions, pigeonhole(rng, gaps), seeds_and_questions(gaps.mean(axis=1).tolist(), *questions)
+        covered += [low <= 0 <= high for low, high in found]
+    of_questions, drawn, ours = covered / 500
+    assert 0.91 <= ours <= 0.99
+    if between_seeds == 0.05:
+        assert of_questions < 0.8 and drawn < 0.91, "why seeds are not held fixed, nor three of them drawn anew"
+
+
+def test_seeds_that_disagree_widen_the_interval_and_one_seed_cannot():
+    theirs = [[False] * 100] * 3
+    ours = [[True] * n + [False] * (100 - n) for n in (10, 30, 50)]
+    apart = difference_over_seeds(ours, theirs, seed=0)
+    assert apart["by_seed"] == pytest.approx([0.1, 0.3, 0.5]) and apart["difference"] == pytest.approx(0.3)
+    low, high = apart["over_questions"]
+    assert apart["ci_low"] < -0.1 < 0.2 < low < high < 0.4 < 0.7 < apart["ci_high"]
+    alike = difference_over_seeds([ours[1]] * 3, theirs, seed=0)
+    assert [alike["ci_low"], alike["ci_high"]] == pytest.approx(alike["over_questions"], abs=0.02)
+    assert difference_over_seeds(ours[:1], theirs[:1], seed=0) == difference(ours[0], theirs[0], seed=0)
+
+
+def gains_over_seeds() -> list[tuple[dict, list[dict], str, str]]:
+    """(gain, rows, of, to) of each kept result with several training seeds."""
+    found = []
+    for file, key, gains, base in (
+        ("align", "selection", "minus_shortest", "shortest"),
+        ("prefer", "name", "minus_sft", "sft"),
+        ("prefer_unequal", "name", "minus_sft", "sft"),
+    ):
+        kept = json.loads((ROOT / "benchmarks/results" / f"{file}.json").read_text())
+        rows = [row | {"name": row[key]} for row in kept["rows"]]
+        found += [(gain, rows, gain[key], base) for gain in kept[gains]]
+        if file == "align":
+            found.append((kept["student-loop_minus_student"], rows, "student-loop", "student"))
+    return found
+
+
+def test_kept_gains_over_seeds_follow_from_what_was_kept_of_each_seed():
+    """The answers were not kept: by-seed accuracies were, and the interval over questions."""
+    checked = gains_over_seeds()
+    assert len(checked) == 16
+    for gain, rows, of, to in checked:
+        accuracy = {(row["name"], row["seed"]): row["accuracy"] for row in rows}
+        by_seed = [accuracy[of, seed] - accuracy[to, seed] for seed in (0, 1, 2)]
+        assert gain["by_seed"] == pytest.approx(by_seed, abs=1.01e-4), of
+        assert gain["difference"] == pytest.approx(sum(gain["by_seed"]) / 3)
+        both = seeds_and_questions(gain["by_seed"], *gain["over_questions"])
+        assert (gain["ci_low"], gain["ci_high"]) == pytest.approx(both), of
+        assert both[0] <= gain["over_questions"][0] and gain["over_questions"][1] <= both[1]

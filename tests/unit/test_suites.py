@@ -4,12 +4,14 @@ import json
 
 import pytest
 
-from distil.evaluate import published_scores, suites
+from distil.evaluate import metrics, published_scores, recheck, settings, suites, tables
 from distil.problems.dedup import clean
 from distil.problems.errors import ProblemError
 from distil.problems.sources import generate
+from distil.publish import cards
 from distil.sandbox import confine
-from distil.workspace.rows import Problem
+from distil.workspace.files import write_jsonl
+from distil.workspace.rows import Completion, Problem
 
 
 def held_out(n: int) -> list[Problem]:
@@ -70,7 +72,8 @@ def test_humaneval_comes_from_its_wheel(monkeypatch):
         humaneval, "load", lambda: [humaneval.problem_of(record | {"task_id": str(i)}) for i in range(4)]
     )
     test, source = suites.load(suites.read("humaneval?n=3"), [], seed=0)
-    assert len(test) == 3 and source == {"name": "humaneval", "package": humaneval.WHEEL, "problems": 3}
+    known = {"name": "humaneval", "package": humaneval.WHEEL, "problems": 3}
+    assert len(test) == 3 and source == known | {"not_as_published": "asked in the students' words"}
 
 
 def test_harder_problems_are_of_the_same_families_and_were_not_trained_on():
@@ -141,6 +144,41 @@ def test_published_scores_come_with_their_doubts():
     for model, score, _, doubt in rows("math-500"):
         assert float(score.rstrip("%")) > 70 and ("label" in doubt) == ("-R1-" in model or "DS3" in model)
     assert [row[2] for row in rows("mmlu-pro")] == ["690", "4198"] and rows("held-out") == []
+
+
+def test_figures_beside_published_ones_say_what_is_not_as_published(tmp_path):
+    """LiveCodeBench is judged here by its public tests, and stood beside published scores without a word."""
+    for suite in ("aime2024", "math-500", "gpqa-diamond", "mmlu-pro", "livecodebench"):
+        _, (ours, *others) = tables.published(suite)
+        assert ours[0].startswith("not published") and "asked in the students' words" in ours[3] and others, suite
+    assert "public tests only" in tables.published("livecodebench")[1][0][3]
+    assert "choices in an order of our own" in tables.published("gpqa-diamond")[1][0][3]
+    assert tables.published("held-out")[1] == [] and published_scores.label("held-out") == ""
+    row = metrics.summarise("fast", [Completion(id="a", of="", text="", n_tokens=1, finish_reason="stop", seconds=1.0,
+                                                answer="1", correct=True, sample=0)])  # fmt: skip
+    for suite, noted in (("livecodebench", True), ("held-out", False)):
+        source = {"name": suite} | ({"not_as_published": published_scores.label(suite)} if noted else {})
+        (tmp_path / settings.FILE).write_text(json.dumps({"suite": suite, "source": source}))
+        metrics.write_results([row], tmp_path / "results.csv")
+        assert ("public tests only" in (tmp_path / "results.md").read_text()) == noted
+    facts = {"01_collect/meta.json": {"params": {"problems": "hub:livecodebench?n=5"}}}
+    assert cards.suite(facts) == "suite `hub:livecodebench` (public tests only; asked in the students' words)"
+
+
+def test_a_measurement_of_a_benchmark_is_worked_out_anew_with_its_label(tmp_path):
+    rows = [Problem(id="a", domain="math", task="sums", question="1 + 1?", answer="2", verifier="exact", source="s")]
+    answer = Completion(id="a", of="", text="\\boxed{2}", n_tokens=1, finish_reason="stop", seconds=1.0, answer="2",
+                        correct=True, sample=0)  # fmt: skip
+    write_jsonl(tmp_path / "problems.jsonl", rows)
+    write_jsonl(tmp_path / "completions/fast.jsonl", [answer])
+    source = {"name": "livecodebench", "not_as_published": published_scores.label("livecodebench")}
+    (tmp_path / settings.FILE).write_text(json.dumps({"source": source, "seed": 0, "samples": 1}))
+    recheck.headless()
+    recheck.work_out({"fast": [answer]}, rows, tmp_path, seed=0, samples=1)
+    assert "public tests only" in (tmp_path / "results.md").read_text()
+    assert recheck.recheck(tmp_path, ["fast"]) == []
+    metrics.write_text(tmp_path / "results.md", metrics.markdown([metrics.summarise("fast", [answer])]))
+    assert recheck.recheck(tmp_path, ["fast"]) == [f"{tmp_path / 'results.md'}: is not what the answers give"]
 
 
 @pytest.mark.network
