@@ -104,7 +104,7 @@ def copy_measurement(source: Path, to: Path, judge_again: bool) -> list[str]:
 
     Returns the answers that count otherwise now, a line each, if they are judged again; the tables are then made anew.
     """
-    pictures = [f"{name}{suffix}" for name in recheck.FIGURES for suffix in (".png", ".csv")]
+    pictures = [f"{name}{suffix}" for name in settings.FIGURES for suffix in (".png", ".csv")]
     for name in (*TABLES, *pictures):
         if (source / name).exists():
             to.mkdir(parents=True, exist_ok=True)

@@ -62,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("what", help="a student, merged, reward, data; separated by commas")
     command.add_argument("repository", help="OWNER/NAME, or modelscope:OWNER/NAME")
     command.add_argument("--run", default="cpu")
+    command.add_argument("--base-name", default="", help="OWNER/NAME of the base on the Hub, if it is a folder here")
     command.add_argument("--dry-run", action="store_true", help="list every file and the cards, send nothing")
 
     command = commands.add_parser("pull", help="download a published student: 07 measures it as one more row")
@@ -149,7 +150,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.command == "serve":
             return serve.serve(args.run, args.more)
         if args.command == "push":
-            return upload.push(args.run, args.what, args.repository, args.dry_run)
+            return upload.push(args.run, args.what, args.repository, args.dry_run, args.base_name)
         if args.command == "pull":
             return published.show(args.name)
         if args.command == "filter":

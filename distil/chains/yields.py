@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from distil.workspace.errors import StageError
-from distil.workspace.rows import AlignedChain, Chain
+from distil.workspace.rows import AlignedChain, Chain, TrainingRow
 
 SHOWN = 5  # reasons in a message
 
@@ -58,6 +58,24 @@ def right_chains(style: str, chains: Sequence[Chain], failed: Sequence[dict], sh
         "": f"See chains.jsonl; name another {style}_teacher, or prompts of your own in DISTIL_PROMPTS",
     }
     require(sum(bool(c.correct) for c in asked), len(asked) + lost, share, f"{style} chains are right", reasons, advice)
+
+
+def candidates(chains: Sequence[Chain]) -> None:
+    """Raise StageError if there is no chain that a student could learn from: none is right, fast or shortened."""
+    if not chains:
+        raise StageError(
+            "no chain is left to judge: 01 kept no right fast chain, and 02 shortened no slow one. Collect more in 01 "
+            "(name a fast_teacher or a slow_teacher, take more or easier problems), then run 02 and this stage again"
+        )
+
+
+def training_rows(name: str, train: Sequence[TrainingRow], valid: Sequence[TrainingRow]) -> None:
+    """Raise StageError if all rows of a training set fell to validation."""
+    if valid and not train:
+        raise StageError(
+            f"the training set {name!r} has no row: all {len(valid)} fell to validation, which takes one problem in "
+            "ten. Collect chains of more problems in 01 (n_train), or give another seed"
+        )
 
 
 def short_chains(short: Sequence[Chain], rejected: Sequence[Chain], share: float) -> None:

@@ -12,8 +12,11 @@ from distil.models import formats
 from distil.verify.registry import map_problems, verifier_of
 from distil.workspace.environment import give_memory_back, quiet
 from distil.workspace.files import digest
+from distil.workspace.fingerprint import code
 from distil.workspace.row_cache import RowCache
 from distil.workspace.rows import Completion, Problem
+
+JUDGES = ("verify/", "sandbox/", "models/formats.py", "evaluate/answers.py")  # code that says what is right
 
 
 def answer(
@@ -35,7 +38,8 @@ def answer(
 
     The answers come in the order of the problems, all answers to one problem together. `weights` says which student
     this is: a digest, or the name of its revision. Answers that lie in `path` are taken if they are `of` the same
-    weights, question and settings; others are removed and asked for again. `load` gives (model, tokenizer), or what
+    weights, prompt and settings; others are removed and asked for again. Those that are taken are judged again if the
+    problem or the verifiers are no longer those that they were judged by. `load` gives (model, tokenizer), or what
     else `engines.answers` wants; it is called only if an answer is missing. A server knows the student by the name of
     the file; `extra` are fields of each request to it. The answer is read after the thought.
 
@@ -47,13 +51,19 @@ def answer(
 
     ordered = sorted(problems, key=lambda p: (len(p.question), p.id))  # like lengths together: less padding
     way = batch_size if engine == "transformers" else "paged" if engine == "paged" else "served"
-    digests = {}
+    made_by = engines.made_by(engine, extra)
+    prompts = {problem.id: prompt_of(problem, student_format) for problem in ordered}
+    judges = {problem.id: digest(problem, code(*JUDGES)) for problem in ordered}
+    seeds, digests = {}, {}
     for problem in ordered:
         for sample in range(samples):
             drawn = [temperature, seed, sample] if temperature else []
             drawn += [student_format] if student_format != "plain" else []
-            digests[problem.id, sample] = digest(weights, problem.question, max_new_tokens, way, *drawn)
+            asked = digest(weights, problem.question, max_new_tokens, way, *drawn)  # other words leave the seed alone
+            seeds[problem.id, sample] = int(asked, 16) % 2**31
+            digests[problem.id, sample] = digest(asked, prompts[problem.id], made_by)
     cache = RowCache(path, Completion, key_of, digests)
+    judge_kept(cache, {(p.id, sample): p for p in ordered for sample in range(samples)}, judges)
     batches = [
         [(problem, sample) for problem in ordered[i : i + batch_size]]
         for sample in range(samples)
@@ -62,13 +72,7 @@ def answer(
     missing = [batch for batch in batches if not all((p.id, sample) in cache.rows for p, sample in batch)]
     cache.discard([(p.id, sample) for batch in missing for p, sample in batch])
     if missing:
-        requests = [
-            [
-                GenerationRequest(prompt_of(p, student_format), int(digests[p.id, sample], 16) % 2**31)
-                for p, sample in batch
-            ]
-            for batch in missing
-        ]
+        requests = [[GenerationRequest(prompts[p.id], seeds[p.id, sample]) for p, sample in batch] for batch in missing]
         waiting = iter([pair for batch in missing for pair in batch])
         bar = tqdm(total=sum(map(len, missing)), desc=path.stem, unit="answer", disable=quiet())
         for replies in engines.answers(
@@ -91,6 +95,7 @@ def answer(
                     correct=correct,
                     answer=given,
                     sample=sample,
+                    judged=judges[problem.id],
                 )
                 for reply, (problem, sample), (given, correct) in zip(replies, pairs, scores, strict=True)
             )
@@ -98,6 +103,18 @@ def answer(
         bar.close()
         give_memory_back()  # the model's, before the next one is loaded
     return [cache.rows[problem.id, sample] for problem in problems for sample in range(samples)]
+
+
+def judge_kept(cache: RowCache[Completion], problems: dict[tuple[str, int], Problem], judges: dict[str, str]) -> None:
+    """Judge kept answers again whose problem, by question and sample, or verifiers changed; `judges` are digests."""
+    kept = [(cache.rows[key], problem) for key, problem in problems.items() if key in cache.rows]
+    old = [(row, problem) for row, problem in kept if row.judged != judges[row.id]]
+    if old:
+        scores = judged([row.text for row, _ in old], [problem for _, problem in old])
+        cache.replace(
+            row.replace(answer=given, correct=correct, judged=judges[row.id])
+            for (row, _), (given, correct) in zip(old, scores, strict=True)
+        )
 
 
 def key_of(row: Completion) -> tuple[str, int]:

@@ -19,9 +19,11 @@ from distil.models.student import Generated, encode_prompt, generate, sampling
 from distil.models.vllm_server import DEFAULT_CONCURRENCY, VLLM
 from distil.workspace.errors import StageError
 from distil.workspace.files import digest
+from distil.workspace.fingerprint import code
 
 LOCAL_ENGINES = ("transformers", "paged")
 BATCH = 75  # answers at once, where nothing is said
+WRITERS = ("evaluate/engines.py", "models/student.py", "models/formats.py")  # code that answers are written by
 PAGED_AT_ONCE = 1024  # requests between two writes
 
 
@@ -49,6 +51,11 @@ def read(text: str) -> tuple[str, int]:
         raise StageError(f"engine {text!r}: use transformers:75, paged, vllm, or a URL such as http://HOST:8000/v1")
     check_endpoint(text)
     return text, Limits.read().concurrency
+
+
+def made_by(engine: str, extra: dict | None) -> object:
+    """What answers depend on beside weights, prompts and sampling: our code, or the fields of a request to a server."""
+    return code(*WRITERS) if engine in LOCAL_ENGINES else (extra or {}) | Limits.read().extra
 
 
 def answers(

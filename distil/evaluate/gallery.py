@@ -60,7 +60,8 @@ def generate(
     """
     prompts = {page: [*format_turns(student_format), *messages(f"gallery_{page}")] for page in PAGES}
     taught = [student_format] if student_format != "plain" else []
-    digests = {page: digest(weights, prompts[page], max_new_tokens, engine, *taught) for page in PAGES}
+    made_by = engines.made_by(engine, extra)
+    digests = {page: digest(weights, prompts[page], max_new_tokens, engine, made_by, *taught) for page in PAGES}
     cache = RowCache(folder / "answers.jsonl", Page, lambda row: row.page, digests)
     missing = [page for page in PAGES if page not in cache.rows]
     if missing:
@@ -76,6 +77,8 @@ def generate(
         )
         for page, reply in zip(missing, chain.from_iterable(replies), strict=True):
             content = page_of(reply.text)
+            for left in (f"{page}.html", f"{page}.png"):  # of an earlier answer, which perhaps held a page
+                (folder / left).unlink(missing_ok=True)
             if content:
                 write_text(folder / f"{page}.html", content)
                 screenshot(content, folder / f"{page}.png")

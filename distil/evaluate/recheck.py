@@ -20,8 +20,6 @@ from distil.workspace.files import T, read_csv, read_jsonl, typed, write_jsonl
 from distil.workspace.rows import Completion, Problem, Row
 from distil.workspace.stage import run_folder
 
-FIGURES = ("accuracy_tokens", "tokens", "difficulty", "pass_at_k")
-
 
 def recheck(folder: Path, students: Sequence[str]) -> list[str]:
     """What does not follow from the answers kept in a folder of 07, a line each; an empty list is good.
@@ -75,8 +73,8 @@ def judge_again(
 
 
 def remedy(run: str) -> str:
-    """What to do where answers of a run count otherwise now: 07 judges only what it has not stored."""
-    return f"delete the answers that are named, then `distil run --run {run} --from 07 --force`"
+    """What to do where answers of a run count otherwise now: 07 judges again where problems or verifiers changed."""
+    return f"`distil run --run {run} --from 07 --force`; what is named still was changed by hand: delete it, and again"
 
 
 def numbers(file: Path) -> list:

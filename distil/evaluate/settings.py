@@ -15,6 +15,8 @@ from distil.workspace.rows import Problem
 from distil.workspace.stage import Stage
 
 FILE = "asked.json"
+FIGURES = ("accuracy_tokens", "tokens", "difficulty", "pass_at_k")
+SHOWN = ("results.csv", "results.md", "differences.jsonl", "README.md")  # and the figures: all follows from answers
 
 
 def pin(suite: str, source: dict, problems: Sequence[Problem], student_format: str = "plain", **asked: object) -> dict:
@@ -46,8 +48,12 @@ def pin(suite: str, source: dict, problems: Sequence[Problem], student_format: s
 def write(stage: Stage, folder: str, pinned: dict) -> None:
     """Write `asked.json` into a folder of 07: what was pinned, the stage's parameters, and the machine.
 
-    Cards are written before the stage ends, so before its meta.json is there.
+    What an earlier measurement has shown there is removed first: it was asked otherwise. Its answers stay. Cards are
+    written before the stage ends, so before its meta.json is there.
     """
+    figures = [f"{name}{suffix}" for name in FIGURES for suffix in (".png", ".svg", ".csv")]
+    for name in (*SHOWN, *figures):
+        (stage.folder / folder / name).unlink(missing_ok=True)
     content = pinned | {"params": stage.params} | environment()
     write_text(stage.path(f"{folder}{FILE}"), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 

@@ -107,6 +107,9 @@ def load(suite: Suite, held_out: Sequence[Problem], seed: int) -> tuple[list[Pro
     checked = [row for row in rows if verifiable(row)]
     if not checked:
         n = len(held_out) if suite.name == "held-out" else len(rows)
+        if not n:
+            raise ProblemError("suite held-out: 01 kept no problem for measuring: run it with n_test above 0, or give "
+                               "another suite")  # fmt: skip
         raise ProblemError(
             f"suite {suite.name}: none of its {n} problems could be checked here; code needs a sandbox "
             "(`distil doctor` says which)"

@@ -8,11 +8,12 @@ from functools import cache
 from pathlib import Path
 
 from distil.models import formats
+from distil.models.student import identity
 from distil.models.vllm_server import VLLM
 from distil.models.weights import from_modelscope, resolve
 from distil.workspace.environment import quiet
 from distil.workspace.errors import StageError
-from distil.workspace.files import read_csv, sha256
+from distil.workspace.files import local, read_csv
 from distil.workspace.stage import Stage
 from distil.workspace.students import home
 
@@ -44,7 +45,10 @@ def own(students: str) -> list[str]:
 
 
 def check(students: str, engine: str) -> None:
-    """Raises StageError if the teacher is to be measured and no server is named that could answer for it."""
+    """Raises StageError for students that nobody names, or a teacher to be measured without a server to ask it at."""
+    names = students.split(",")
+    if not all(names) or len({*names}) < len(names):
+        raise StageError(f"students={students!r}: name each row of the table once, separated by commas, without blanks")
     if TEACHER in students.split(",") and engine != VLLM and "://" not in engine:
         raise StageError(
             f"students={students}: the {TEACHER} answers through a server only: give engine=vllm, or serve its model "
@@ -100,14 +104,16 @@ def place(name: str, base: str, stage: Stage, student_format: str = "plain") -> 
     if name == TEACHER:
         return "", teacher_of(json.loads(stage.input("01_collect/meta.json").read_text(encoding="utf-8")))
     if name == "base":
-        return resolve(base), base
+        return resolve(base), identity(base)
     if name not in published() and "/" not in name:
         formats.require(name, stage.input(home(name)), student_format)
-        return str(stage.input(home(name))), stage.inputs[home(name)]
-    folder = Path(name) if os.path.isdir(name) else pull(name)
+        return str(stage.input(home(name))), identity(str(stage.input(home(name))))
+    here = local(name)
+    folder = here or pull(name)
     if formats.format_in(folder) != "plain":
         formats.require(name, folder, student_format)
-    return str(folder), f"{name}@{folder.name}" if folder.parent.name == "snapshots" else sha256(folder)
+    pulled = not here and folder.parent.name == "snapshots"  # in the Hub's cache a folder is called by its commit
+    return str(folder), f"{name}@{folder.name}" if pulled else identity(str(folder))
 
 
 def teacher_of(meta: dict) -> str:

@@ -14,7 +14,7 @@ from distil.models import formats
 from distil.models.student import base_of
 from distil.models.vllm_server import LOG, Server, serve_command
 from distil.workspace.errors import StageError
-from distil.workspace.stage import run_folder
+from distil.workspace.stage import read_meta, run_folder
 from distil.workspace.students import PLACES, home
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # --max-lora-rank takes no others
@@ -26,10 +26,13 @@ def students(run: str) -> tuple[str, dict[str, Path]]:
     about = run_folder(run) / "04_finetune" / "meta.json"
     if not about.exists():
         raise StageError(f"{about} is missing: run 04_finetune first, distil run --run {run} --to 04")
-    base = json.loads(about.read_text(encoding="utf-8"))["params"]["student"]
-    names = [file.parent.name for file in sorted(about.parent.glob("*/tokenizer_config.json"))]
-    places = {name: run_folder(run) / home(name) for name in (*names, *PLACES)}
-    return base, {name: place for name, place in places.items() if (place / "tokenizer_config.json").exists()}
+    made, found = json.loads(about.read_text(encoding="utf-8"))["params"], {}
+    for name in (*sorted(made["students"].split(",")), *PLACES):
+        stage, _, folder = home(name).partition("/")
+        meta = read_meta(run, stage)  # what lies there of an earlier start may be of another base
+        if meta and folder in meta["outputs"] and (run_folder(run) / home(name) / "tokenizer_config.json").exists():
+            found[name] = run_folder(run) / home(name)
+    return made["student"], found
 
 
 def command(run: str, more: Sequence[str]) -> list[str]:

@@ -12,6 +12,7 @@ from distil.models import formats
 from distil.models.weights import resolve
 from distil.workspace.environment import choose_dtype
 from distil.workspace.errors import StageError
+from distil.workspace.files import digest, local, sha256
 
 TOP_P = 0.95  # of every sampled answer, as in `distil.llm.cache.request`
 BLOCK = 24  # tokens written between two looks at which answers of a batch are finished
@@ -47,6 +48,18 @@ def base_of(folder: str) -> str | None:
     """The model that the adapter in `folder` belongs to, by its Hub id; None if the folder holds a whole model."""
     adapter = Path(folder) / "adapter_config.json"
     return json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"] if adapter.exists() else None
+
+
+def identity(model: str) -> str:
+    """Which weights these are: of a folder a digest of what it holds, and of its base if that is one; else the name.
+
+    Files are read whole, once in a process: a copy of a folder is the same model, and new weights are another one.
+    """
+    folder = local(model)
+    if folder is None or not folder.is_dir():
+        return model
+    base, found = base_of(str(folder)), sha256(folder)
+    return digest(found, identity(base)) if base and identity(base) != base else found
 
 
 def load(folder: str):

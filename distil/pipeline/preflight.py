@@ -67,7 +67,9 @@ class Asked:
 def check(profile: str, stages: list[str], values: dict[str, dict]) -> None:
     """Raise ChatError, ProblemError or StageError for what can be known to fail."""
     if "07_eval" in stages:
-        upload.check(**{name: values["07_eval"][name] for name in ("push", "repository", "students", "run")})
+        base = values["04_finetune"]["student"] if "04_finetune" in stages else None
+        names = ("push", "repository", "students", "run", "base_name")
+        upload.check(**{name: values["07_eval"][name] for name in names}, base=base)
     for stage in stages:
         check_numbers(stage, values[stage])
         if stage in BUDGETS:

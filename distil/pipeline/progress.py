@@ -8,9 +8,15 @@ from pathlib import Path
 
 from distil import __version__
 from distil.workspace.environment import root
-from distil.workspace.files import sha256
-from distil.workspace.fingerprint import asked_with
+from distil.workspace.files import local, sha256
+from distil.workspace.fingerprint import asked_with, files_named
 from distil.workspace.stage import STAGES, notebook_digest, read_meta, run_folder
+
+WORDS = {  # why a stage runs again, by what of `asked_with` is different
+    "prompts": "a prompt changed",
+    "extra": "the extra fields of requests changed (DISTIL_EXTRA)",
+    "code": "the package's code changed",
+}
 
 
 @dataclass(frozen=True)
@@ -52,16 +58,33 @@ def headline(meta: dict) -> str:
     )
 
 
-def is_done(run: str, stage: str, params: dict) -> bool:
-    """Has this stage run to its end with these parameters, prompts, this notebook and the inputs that lie there now?"""
+def why_again(run: str, stage: str, params: dict) -> str | None:
+    """Why a stage has to run with these parameters; "" if it has not come to its end, None if it need not.
+
+    It need not if the same parameters, prompts, code, notebook and files would be read as when it ran, and what it
+    wrote lies there as it wrote it.
+    """
     meta = read_meta(run, stage)
-    if meta is None or meta.get("notebook") != notebook_digest(stage) or meta["versions"]["distil"] != __version__:
-        return False
-    if any(meta.get(name) != value for name, value in asked_with(stage).items()):
-        return False
-    if meta["params"] | params != meta["params"] | {"run": run}:  # a stage may record more than its parameters
-        return False
-    if not all((run_folder(run) / stage / name).exists() for name in meta["outputs"]):
-        return False
-    inputs = {name: run_folder(run) / name for name in meta["inputs"]}
-    return all(path.exists() and sha256(path) == meta["inputs"][name] for name, path in inputs.items())
+    if meta is None:
+        return ""
+    recorded = meta["params"] | {"run": run}  # a stage may record more than its parameters
+    for name, value in params.items():
+        if name not in recorded or recorded[name] != value:
+            return f"{name} is {value!r} and was {recorded.get(name)!r}"
+    if meta["versions"]["distil"] != __version__:
+        return f"distil is {__version__} and was {meta['versions']['distil']}"
+    if meta.get("notebook") != notebook_digest(stage):
+        return "its notebook changed"
+    for name, value in asked_with(stage).items():
+        if meta.get(name) != value:
+            return WORDS[name]
+    now, before = files_named(meta["params"]), meta["files"]
+    now |= {name: sha256(path) for name in before if name not in now and (path := local(name))}
+    if now != before:
+        return f"{next(name for name in [*before, *now] if now.get(name) != before.get(name))} changed"
+    here = {name: f"{stage}/{name}" for name in meta["outputs"]}
+    for name, wrote in [*meta["inputs"].items(), *((here[name], wrote) for name, wrote in meta["outputs"].items())]:
+        path = run_folder(run) / name
+        if not path.exists() or sha256(path) != wrote:
+            return f"{name} is {'not what it was' if path.exists() else 'missing'}"
+    return None

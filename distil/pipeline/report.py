@@ -9,6 +9,7 @@ from distil.evaluate.suites import measured
 from distil.pipeline.progress import progress, read_run, report_folder
 from distil.workspace.errors import StageError
 from distil.workspace.files import write_text
+from distil.workspace.stage import run_folder
 
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.4rem .8rem;border-bottom:1px solid #ddd}
@@ -37,11 +38,17 @@ def write_html(notebook: Path) -> None:
         write_text(notebook.with_suffix(".html"), body)
 
 
+def is_of(page: Path, run: str, stage: str) -> bool:
+    """Is there a page of a stage, and not of a start before it was run by hand?"""
+    meta = run_folder(run) / stage / "meta.json"
+    return page.exists() and not (meta.exists() and meta.stat().st_mtime > page.stat().st_mtime)
+
+
 def write_index(run: str) -> None:
     """`papermill_runs/<run>/index.html`: status and minutes of each stage, and the result table when there is one."""
     folder, rows = report_folder(run), []
     for stage, now in progress(run).items():
-        executed = now.status in ("done", "failed") and (folder / f"{stage}.html").exists()
+        executed = now.status in ("done", "failed") and is_of(folder / f"{stage}.html", run, stage)
         name = f'<a href="{stage}.html">{stage}</a>' if executed else stage
         minutes = "" if now.seconds is None else f"{now.seconds / 60:.1f}"
         cells = (f"<td>{name}</td>", f'<td class="{now.status}">{now.status}</td>', f"<td>{minutes}</td>")

@@ -78,9 +78,8 @@ def model_data(facts: dict, **more: object) -> ModelCardData:
     """The front matter of a model: its base and licence, and `more`."""
     from huggingface_hub import ModelCardData
 
-    base = facts["04_finetune/meta.json"]["params"]["student"]
-    kind, kind_name = licence(base)
-    return ModelCardData(base_model=base, license=kind, license_name=kind_name, **more)
+    kind, kind_name = licence(facts["base"])
+    return ModelCardData(base_model=facts["base"], license=kind, license_name=kind_name, **more)
 
 
 def model_card(facts: dict, student: str, repository: str, data_set: str | None = None, *, merged: bool) -> str:

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from distil.evaluate import settings
@@ -13,7 +14,7 @@ from distil.evaluate.seen import SETS
 from distil.llm.roles import ROLES
 from distil.workspace.environment import root
 from distil.workspace.errors import StageError
-from distil.workspace.files import read_csv, read_jsonl, sha256
+from distil.workspace.files import local, read_csv, read_jsonl, sha256
 from distil.workspace.parameters import ParameterError, effective
 from distil.workspace.stage import STAGES, notebook_path, run_folder
 
@@ -30,13 +31,14 @@ NUMBER = re.compile(r"[-+]?\d(?:[\d,]*\d)?(?:\.\d+)?(?:e-?\d+)?%?")
 SEPARATORS = re.compile(r"[\s=]+")
 
 
-def read(run: str) -> dict[str, Any]:
+def read(run: str, base_name: str = "") -> dict[str, Any]:
     """The measured files of a run, `<stage>/<file>` to its content; of training sets only the number of rows.
 
+    `base` is the base as strangers know it: `base_name`, if one is given; of a folder of one's own only its last part.
     Raises StageError if one that every card needs is missing, or if a file is not the one its stage wrote.
     """
     folder = run_folder(run)
-    found: dict[str, object] = {}
+    found: dict[str, Any] = {}
     for name in (*(f"{stage}/meta.json" for stage in STAGES), ASKED):
         if (folder / name).exists():
             found[name] = json.loads((folder / name).read_text(encoding="utf-8"))
@@ -56,9 +58,16 @@ def read(run: str) -> dict[str, Any]:
             found[name] = {"rows": len(read_jsonl(folder / name))}
     for config in folder.glob("0[4-6]_*/*/adapter_config.json"):
         found[config.relative_to(folder).as_posix()] = {"r": json.loads(config.read_text(encoding="utf-8"))["r"]}
+    base: str = found["04_finetune/meta.json"]["params"]["student"]
+    found["base"] = base_name or (Path(base).name if is_folder(base) else base)
     state = root() / "papermill_runs" / run / "run.json"
     found["run.json"] = {"profile": json.loads(state.read_bytes()).get("profile", "cpu") if state.exists() else "cpu"}
     return found
+
+
+def is_folder(model: str) -> bool:
+    """Is a model a folder of this machine, or was it one? Then its name says nothing to strangers."""
+    return bool(local(model)) or model.startswith(("/", ".", "~"))
 
 
 def unchanged(run: str, name: str, facts: dict) -> None:
@@ -157,8 +166,8 @@ def command(facts: dict) -> str:
     for stage, meta in metas.items():
         for name, value in meta["params"].items():
             known = usual.get(stage, {name: None})  # what a stage found out itself is recorded, and cannot be set
-            if name not in ("push", "repository") and name in known and known[name] != value:
-                changed.setdefault(name, {})[stage] = value
+            if name not in ("push", "repository", "base_name") and name in known and known[name] != value:
+                changed.setdefault(name, {})[stage] = facts.get("base", value) if name == "student" else value
     words = [f"distil run --profile {profile} --run {run}"]
     for name, by_stage in changed.items():
         alike = len(set(map(str, by_stage.values()))) == 1
@@ -178,6 +187,8 @@ def public(name: str, value: object) -> str:
     """A parameter as strangers may read it, for a shell: no address of a server or file of one's own."""
     if name in ("endpoint", "engine") and "://" in str(value):
         return "URL"
+    words = re.split(r"([,?&=@]|hub:)", str(value))
+    text = "".join("FOLDER" if "/" in word and is_folder(word) and ".json" not in word else word for word in words)
     if name in ROLES:  # MODEL@URL
-        return shlex.quote(re.sub(r"@https?://\S+", "@URL", str(value)))
-    return shlex.quote(re.sub(r"[^=?&]+(\.jsonl?)\b", r"FILE\1", str(value)))
+        return shlex.quote(re.sub(r"@https?://\S+", "@URL", text))
+    return shlex.quote(re.sub(r"[^=?&]+(\.jsonl?)\b", r"FILE\1", text))

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from distil.models.student import base_of
+from distil.models.student import base_of, identity
 from distil.models.weights import resolve
 from distil.publish import leaks
 from distil.workspace.errors import StageError
-from distil.workspace.files import sha256, write_text
+from distil.workspace.files import write_text
 from distil.workspace.stage import run_folder
 
 WEIGHTS = (
@@ -33,14 +33,24 @@ class Upload:
     files: list[tuple[str, int]]
     left_out: list[str]
     card: str
+    source: Path | None  # of the weights: the student's folder of this run, or the merged one
+    faults: list[str]  # what must not be published of it; empty where it was meant to be sent
 
 
 def lay_out(
-    run: str, place: str, kind: str, *, source: Path | None, more: Sequence[tuple[str, Path]], texts: dict[str, str]
+    run: str,
+    place: str,
+    kind: str,
+    *,
+    source: Path | None,
+    more: Sequence[tuple[str, Path]],
+    texts: dict[str, str],
+    look: bool = False,
 ) -> Upload:
     """A folder with exactly what is to be sent: the weights in `source`, `more` files, and `texts`, by name in it.
 
-    Files are linked where the disk can. Raises StageError, and leaves no folder, if something must not be published.
+    Files are linked where the disk can. Raises StageError, and leaves no folder, if something must not be published;
+    with `look`, where nothing is sent, that is only listed.
     """
     inside = sorted(p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file()) if source else []
     bad = [f"{name}: {leaks.by_name(name)}" for name in inside if leaks.by_name(name)]
@@ -58,11 +68,12 @@ def lay_out(
         write_text(folder / name, text)
     sent = sorted((p.relative_to(folder).as_posix(), p) for p in folder.rglob("*") if p.is_file())
     bad += leaks.problems(sent)
-    if bad:
+    if bad and not look:
         shutil.rmtree(folder)
         raise StageError(f"{place} is not published: " + "; ".join(bad) + ". Take these out, then try again")
     left_out = [name for name in inside if name not in taken and name not in texts]
-    return Upload(place, kind, folder, [(name, p.stat().st_size) for name, p in sent], left_out, texts["README.md"])
+    files = [(name, p.stat().st_size) for name, p in sent]
+    return Upload(place, kind, folder, files, left_out, texts["README.md"], source, bad)
 
 
 def merge(run: str, source: Path, place: str) -> Path:
@@ -74,7 +85,7 @@ def merge(run: str, source: Path, place: str) -> Path:
         raise StageError(f"{source.name} is whole already, it has no adapter: leave `merged` out of push")
     folder = run_folder(run) / "07_eval" / "publish" / "merged" / place.replace("/", "--")
     of = folder / "of.json"
-    digest = sha256(source)
+    digest = identity(str(source))
     if of.exists() and json.loads(of.read_text(encoding="utf-8"))["of"] == digest:
         return folder
     import psutil

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from distil.llm.cache import recording_file
-from distil.publish.facts import public
+from distil.publish.facts import is_folder, public
 
 LICENCES = (  # of the weights; the first pattern that fits the model's name
     (r"Qwen2\.5.*-3B", "other", "qwen-research"),
@@ -44,6 +45,7 @@ def asked(facts: dict) -> list[tuple[str, str]]:
 
 def terms_of(teacher: str, endpoint: str, facts: dict) -> str:
     """One sentence on one model; what it names goes into `facts["names"]`."""
+    teacher = Path(teacher).name if is_folder(teacher) else teacher
     if endpoint.startswith("recorded:"):
         name = endpoint.removeprefix("recorded:")
         text = recording_file(name).with_name("README.md").read_text(encoding="utf-8")

@@ -8,6 +8,7 @@ weights; `reward`, the reward model; `data`, the training sets. `repository` is 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 from distil.models import modelscope
@@ -15,7 +16,7 @@ from distil.models.published import own, token
 from distil.publish import hub_api
 from distil.publish.cards import benchmark_file, model_card
 from distil.publish.data_cards import data_card, reward_card
-from distil.publish.facts import SETS, read, unchanged
+from distil.publish.facts import SETS, is_folder, read, unchanged
 from distil.publish.layout import Upload, lay_out, merge
 from distil.workspace.errors import StageError
 from distil.workspace.files import read_csv, write_text
@@ -65,10 +66,28 @@ def places(push: str, students: str, repository: str) -> dict[str, tuple[str, st
     return found | {word: (f"{name}-{word}", "dataset" if word == "data" else "model") for word in extras}
 
 
-def check(push: str, repository: str, students: str, run: str) -> None:
+def check_base(words: Collection[str], base: str, base_name: str) -> None:
+    """Raise StageError if a model of `words` is pushed whose base is a folder and has no name that strangers know."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    if base_name:
+        try:
+            validate_repo_id(base_name)
+        except HFValidationError as error:
+            raise StageError(f"base_name {base_name!r}: {error}") from None
+    elif is_folder(base) and set(words) - {"data"}:
+        raise StageError(
+            f"a student of {base} cannot be published: nobody else has that folder. Give base_name=OWNER/NAME, what "
+            "its weights are called on the Hub, or push=data, or push nothing"
+        )
+
+
+def check(push: str, repository: str, students: str, run: str, base_name: str = "", base: str | None = None) -> None:
     """All that can be known to fail is found before anything is trained. Raises StageError; nothing to push: no check.
 
-    Asks the Hub or ModelScope whose token it is, whether it may write there, and whether a name is taken.
+    `base` is what students are made of, by default what 04 has recorded, and `base_name` what strangers call it. Asks
+    the Hub or ModelScope whose token it is, whether it may write there, and whether a name is taken.
     """
     if not push:
         return
@@ -78,7 +97,10 @@ def check(push: str, repository: str, students: str, run: str) -> None:
             f"push={push}: no card is written for a student of your own file (04_finetune.train), as nothing here "
             "knows where its rows come from: give push=''"
         )
-    names = list(places(push, students, repository).values())
+    found = places(push, students, repository)
+    base = base or (tuned["params"]["student"] if tuned else "")
+    check_base(found, base, base_name)
+    names = list(found.values())
     if target(repository)[0] == "modelscope":
         return modelscope.check(names, begun(run))
     hub_api.check(names, token())
@@ -96,15 +118,22 @@ def usual(students: str) -> str:
     return "fast" if "fast" in found else found[-1] if found else "data"
 
 
-def plan(run: str, push: str, repository: str, students: str) -> list[Upload]:
+def plan(
+    run: str, push: str, repository: str, students: str, base_name: str = "", *, look: bool = False
+) -> list[Upload]:
     """Everything that would be sent, laid out in `07_eval/publish`. Nothing is sent.
 
-    Raises StageError if a measured file is missing or was changed, if a card says a number that no file holds, or if
-    a file would give away a token, a key, a path of this machine, a cache or a trainer's state, listing them all.
+    With `look` it is to be looked at and never sent: what must not be published is listed, and is no error. `base_name`
+    is what strangers call the base, where that is a folder here. Raises StageError if a measured file is missing or was
+    changed, if a card says a number that no file holds, or if a file would give away a token, a key, a path of this
+    machine, a cache or a trainer's state, listing them all.
     """
     student, _ = wanted(push, students)
     where = places(push, students, repository)
-    facts = read(run)
+    facts = read(run, base_name)
+    base = facts["04_finetune/meta.json"]["params"]["student"]
+    if not look:
+        check_base(where, base, base_name)
     data_set = where["data"][0] if "data" in where else None
     uploads = []
     for word, (place, kind) in where.items():
@@ -131,7 +160,11 @@ def plan(run: str, push: str, repository: str, students: str) -> list[Upload]:
                 result = benchmark_file(facts, student)
                 extra = dict([result]) if result else {}
             source = merge(run, source, place) if word == "merged" else source
-        uploads.append(lay_out(run, place, kind, source=source, more=sources, texts={"README.md": card, **extra}))
+            if (config := source / "adapter_config.json").exists() and is_folder(base) and not look:
+                told = json.loads(config.read_text(encoding="utf-8")) | {"base_model_name_or_path": base_name}
+                extra[config.name] = json.dumps(told, indent=1)
+        texts = {"README.md": card, **extra}
+        uploads.append(lay_out(run, place, kind, source=source, more=sources, texts=texts, look=look))
     return uploads
 
 
@@ -149,7 +182,7 @@ def send(run: str, upload: Upload, repository: str) -> str:
     return hub_api.send(upload.repository, upload.kind, upload.folder, token())
 
 
-def push(run: str, what: str, repository: str, dry_run: bool) -> int:
+def push(run: str, what: str, repository: str, dry_run: bool, base_name: str = "") -> int:
     """The command `distil push`: plan, show every file and card, and send unless `dry_run`. Returns the exit code 0.
 
     Raises what `check`, `plan` and `send` raise.
@@ -159,8 +192,8 @@ def push(run: str, what: str, repository: str, dry_run: bool) -> int:
         raise StageError(f"{results} is missing: run 07_eval for run {run!r} before its students are published")
     students = ",".join(row["student"] for row in read_csv(results))
     if not dry_run:
-        check(what, repository, students, run)
-    uploads = plan(run, what, repository, students)
+        check(what, repository, students, run, base_name)
+    uploads = plan(run, what, repository, students, base_name)
     for upload in uploads:
         total = sum(size for _, size in upload.files)
         print(f"{upload.repository} ({upload.kind}, private): {len(upload.files)} files, {total:,} bytes")

@@ -16,9 +16,13 @@ from distil.train.log import throughput_callback, write_log
 from distil.train.model import save_student
 from distil.workspace.environment import choose_dtype, quiet
 from distil.workspace.files import write_text
+from distil.workspace.fingerprint import code
 from distil.workspace.rows import Row
 
 R = TypeVar("R", bound=Row)
+
+
+TRAINING = ("train/", "models/student.py", "models/formats.py", "models/weights.py")  # code that makes students
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,13 @@ class ResultCache(Generic[R]):
     """The result of a training, in a file {request, result}: what was asked for already is not computed again."""
 
     file: Path
-    request: dict  # everything that the result depends on; JSON
+    asked: dict  # everything that the result depends on but the code; JSON
     result_type: type[R]
+
+    @property
+    def request(self) -> dict:
+        """What was asked, and the code that answers."""
+        return self.asked | {"code": code(*TRAINING)}
 
     def read(self) -> R | None:
         """The result that the file holds, None if it holds none or that of another request."""

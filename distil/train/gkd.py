@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from distil.models.student import base_of, load, load_tokenizer
+from distil.models.student import base_of, identity, load, load_tokenizer
 from distil.models.weights import resolve
 from distil.train import memory
 from distil.train.common import ResultCache, dataset, on_one_gpu, train, trainer_arguments
@@ -16,7 +16,7 @@ from distil.train.examples import default_batch_size, training_set
 from distil.train.log import last_value
 from distil.train.model import load_student_for_training
 from distil.workspace.errors import StageError
-from distil.workspace.files import digest, sha256
+from distil.workspace.files import digest
 from distil.workspace.rows import Row, TrainingRow
 
 # Bytes a logit, counted in TRL's trainer: both models' logits (4 and 2), the same divided by the temperature (4 and 2),
@@ -90,11 +90,6 @@ def teacher_folder(student_folder: str, teacher: str, out: Path) -> str:
     return folder
 
 
-def weights_of(teacher: str) -> str:
-    """What stands for the teacher in a request: a digest of its folder, or its id."""
-    return sha256(Path(teacher)) if Path(teacher).is_dir() else teacher
-
-
 def refuse_unsloth() -> None:
     """Raise StageError if Unsloth was imported: its models leave padding unmasked in training, and we pad before."""
     if "unsloth" in sys.modules:
@@ -157,8 +152,8 @@ def distil_from_logits(
             raise StageError(f"{name} is {value}: use a number from 0 to 1")
     folder = teacher_folder(student_folder, teacher, out)
     request = {
-        "student": sha256(Path(student_folder)),
-        "teacher": weights_of(teacher),
+        "student": identity(student_folder),
+        "teacher": identity(teacher),
         "train_tokens": train_tokens,
         "learning_rate": learning_rate,
         "max_length": max_length,

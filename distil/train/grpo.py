@@ -12,7 +12,7 @@ from typing import Any
 from distil.evaluate.answers import right
 from distil.llm.prompts import prompt_of
 from distil.models import formats
-from distil.models.student import base_of, encode_prompt, load_tokenizer
+from distil.models.student import base_of, encode_prompt, identity, load_tokenizer
 from distil.train import memory
 from distil.train.common import ResultCache, dataset, on_one_gpu, train, trainer_arguments
 from distil.train.log import last_value
@@ -171,7 +171,7 @@ def grpo(
     computed again. Raises StageError if too few problems can be verified, or if the reward never differs.
     """
     request = {
-        "student": sha256(Path(student)), "reward_model": sha256(Path(reward_model)), "line": list(line),
+        "student": identity(student), "reward_model": sha256(Path(reward_model)), "line": list(line),
         "steps": steps, "group": group, "learning_rate": learning_rate, "weights": weights, "gated": gated,
         "seed": seed, "max_completion": max_completion, "problems": digest(*problems),
         "student_format": student_format,

@@ -16,16 +16,16 @@ from statistics import fmean
 from distil.chains.collect import STYLES, asked_for
 from distil.llm.prompts import prompt_of
 from distil.models import formats
-from distil.models.student import base_of, encode_prompt, load_tokenizer
+from distil.models.student import base_of, encode_prompt, identity, load_tokenizer
 from distil.train import memory
 from distil.train.common import ResultCache, dataset, on_one_gpu, train, trainer_arguments
 from distil.train.examples import default_batch_size, fill_epochs
-from distil.train.gkd import check_vocabularies, load_teacher, refuse_unsloth, teacher_folder, teacher_gib, weights_of
+from distil.train.gkd import check_vocabularies, load_teacher, refuse_unsloth, teacher_folder, teacher_gib
 from distil.train.log import last_value
 from distil.train.model import load_student_for_training
 from distil.train.writing import TimedWriting, engine, engine_settings, without_bars
 from distil.workspace.errors import StageError
-from distil.workspace.files import digest, sha256
+from distil.workspace.files import digest
 from distil.workspace.rows import Problem, Row
 
 ENDS = 5  # steps at either end whose mean loss is reported
@@ -126,7 +126,7 @@ def distil_on_policy(
         shown = asked_for(problem, teacher_prompt) if teacher_prompt else prompt
         rows.append({"prompt": prompt, "teacher_ids": encode_prompt(tokenizer, shown)})
     request = {
-        "student": sha256(Path(student_folder)), "teacher": weights_of(teacher), "steps": steps,
+        "student": identity(student_folder), "teacher": identity(teacher), "steps": steps,
         "learning_rate": learning_rate, "max_completion": max_completion, "seed": seed, "beta": beta,
         "teacher_prompt": teacher_prompt, "rows": digest(*rows),
     }  # fmt: skip

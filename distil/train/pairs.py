@@ -115,6 +115,12 @@ def build_pairs(
         for name, chosen, rejected in found[gap][place : place + 1]
     ]
     train, valid = split_by_problem(rows, seed)
+    for gap in betas:
+        if not any(row.gap == gap for row in train[:max_pairs]):
+            raise StageError(
+                f"no pair for the gap {gap!r} is trained on: all {len(found[gap])} were set aside, or left out by "
+                f"max_pairs={max_pairs}. Raise it, leave the gap out of betas, or ask 02 and 03 of more problems"
+            )
     watched = [row for gap in betas for row in [r for r in valid if r.gap == gap][:WATCHED]]
     return train[:max_pairs] + [row.replace(split="valid") for row in watched]
 

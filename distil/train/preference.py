@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distil.models import formats
-from distil.models.student import base_of, load_tokenizer
+from distil.models.student import base_of, identity, load_tokenizer
 from distil.train.common import ResultCache, dataset, eval_arguments, on_one_gpu, train, trainer_arguments
 from distil.train.log import last_value
 from distil.train.model import load_student_for_training, prepare_backend
 from distil.train.pairs import check_pairs
 from distil.workspace.errors import StageError
-from distil.workspace.files import digest, sha256
+from distil.workspace.files import digest
 from distil.workspace.rows import Pair, Row
 
 # losses by TRL's names: that of DPO and CogPO, the same by the token, the same with the SFT loss added
@@ -120,7 +120,7 @@ def cogpo(
         raise StageError(f"loss {loss!r}: use one of {', '.join(LOSSES)}")
     check_pairs(pairs)
     request = {
-        "student": sha256(Path(student)),
+        "student": identity(student),
         "learning_rate": learning_rate,
         "seed": seed,
         "loss": loss,

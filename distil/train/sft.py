@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from distil.models.formats import FORMATS
-from distil.models.student import load_tokenizer
+from distil.models.student import identity, load_tokenizer
 from distil.models.weights import resolve
 from distil.train import own_rows
 from distil.train.common import ResultCache, is_main_process, train
@@ -63,7 +63,8 @@ def sft(
     """
     recipe = Recipe(**settings)
     length = {"train_tokens": 0} if recipe.epochs else {}  # which is then not looked at
-    request = {"student": student, **asdict(recipe), **length, "rows": digest(*rows)}
+    request = {"student": identity(student), **asdict(recipe), **length, "rows": digest(*rows)}
+    request["valid"] = digest(*valid)  # their loss is in the log
     cache = ResultCache(out / "sft.json", request, SFTResult)
     if (known := cache.read()) is not None:
         return known

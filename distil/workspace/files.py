@@ -14,6 +14,7 @@ from typing import BinaryIO, TypeVar
 
 from filelock import FileLock
 
+from distil.workspace.environment import root
 from distil.workspace.errors import StageError
 from distil.workspace.rows import Row, as_plain
 
@@ -21,6 +22,7 @@ T = TypeVar("T")
 R = TypeVar("R", bound=Row)
 APPEND_POLL_SECONDS = 0.005  # between two tries to get the lock of a file
 REPLACE_TRIES, REPLACE_POLL_SECONDS = 20, 0.05  # to put a file into the place of one that is being read
+LARGE = 2**24  # bytes; a larger file is read once in a process: the weights of a 7B have 15 GB
 
 
 def digest(*parts: object) -> str:
@@ -28,19 +30,38 @@ def digest(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, default=as_plain).encode()).hexdigest()[:16]
 
 
+def local(name: str) -> Path | None:
+    """The file or folder here that a parameter names, below the project or the working folder if it is relative."""
+    path = Path(name).expanduser()
+    return next((found for found in (root() / path, path.absolute()) if name and found.exists()), None)
+
+
 def sha256(path: Path) -> str:
-    """Hex digest of a file, or of every file of a folder (names and contents; checkpoints and locks are left out)."""
+    """Hex digest of a file, or of every file of a folder (names and contents).
+
+    Checkpoints, hidden files and locks below the folder are left out.
+    """
     digest = hashlib.sha256()
     files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
     for file in sorted(files, key=lambda file: file.relative_to(path).parts):  # in the same order on every system
-        name = file.relative_to(path)
-        if "checkpoints" in name.parts or file.name.endswith(".lock"):
+        inside = file.relative_to(path)
+        if any(part.startswith((".", "checkpoint-")) or part == "checkpoints" for part in inside.parts):
+            continue
+        if inside.name.endswith(".lock"):
             continue
         if path.is_dir():
-            digest.update(name.as_posix().encode())
-        with open(file, "rb") as handle:
-            digest.update(hashlib.file_digest(handle, "sha256").digest())
+            digest.update(inside.as_posix().encode())
+        about = file.stat()
+        read = content_digest if about.st_size > LARGE else content_digest.__wrapped__
+        digest.update(read(file, about.st_ino, about.st_size, about.st_mtime_ns))
     return digest.hexdigest()
+
+
+@lru_cache(maxsize=4096)
+def content_digest(file: Path, inode: int, size: int, changed: int) -> bytes:
+    """SHA-256 of what a file holds. It is another question once the file has another inode, size or time of change."""
+    with open(file, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").digest()
 
 
 def read_jsonl(path: Path, row_type: type[T] = dict) -> list[T]:

@@ -42,6 +42,11 @@ class RowCache(Generic[R]):
         if there:
             write_jsonl(self.path, self.rows.values())
 
+    def replace(self, rows: Iterable[R]) -> None:
+        """Write rows over those of the same keys, all or none."""
+        self.rows |= {self.key(row): row for row in rows}
+        write_jsonl(self.path, self.rows.values())
+
     def append(self, rows: Iterable[R]) -> None:
         """Keep new rows: all of them are in the file when this returns."""
         rows = list(rows)

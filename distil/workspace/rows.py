@@ -158,7 +158,8 @@ class Completion(Row):
     correct: bool
     answer: str | None  # as it was read; None where there is none
     sample: int = 0
-    of: str = ""  # digest of weights, question and settings
+    of: str = ""  # digest of weights, prompt and settings
+    judged: str = ""  # digest of the problem and the verifiers that `correct` rests on
 
     def to_dict(self) -> dict[str, Any]:
         return super().to_dict() | {"sample": self.sample}

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from distil.workspace.environment import environment, peak_ram_gb, peak_vram_gb, root
 from distil.workspace.errors import StageError
 from distil.workspace.files import T, digest, read_jsonl, sha256, write_jsonl, write_text
-from distil.workspace.fingerprint import asked_with
+from distil.workspace.fingerprint import asked_with, files_named
 from distil.workspace.rows import Row
 
 STAGES = (
@@ -93,10 +93,24 @@ def forget(run: str, stage: str) -> None:
 
 
 def needed(run: str, name: str) -> Path:
-    """Path of a stage's file or folder, `<stage>/<file>`. Raises StageError if that stage has not made it."""
-    path = run_folder(run) / name
+    """Path of a stage's file or folder, `<stage>/<file>`. Raises StageError if that stage has not made it.
+
+    What lies there of an earlier start, which the stage did not make when it last ran, is not taken for its own.
+    """
+    path, (stage, _, file) = run_folder(run) / name, name.partition("/")
+    meta = read_meta(run, stage)
     if not path.exists():
-        raise StageError(f"{path} is missing: run {name.split('/')[0]} for run {run!r} first")
+        raise StageError(f"{path} is missing: run {stage} for run {run!r} first")
+    if meta is None:
+        raise StageError(
+            f"{stage} of run {run!r} has not come to its end since it was last started, and {path} may be of an "
+            f"earlier start: run {stage} first"
+        )
+    if file != "meta.json" and file not in meta["outputs"]:
+        raise StageError(
+            f"{path} is left from an earlier start of {stage}, and not made with the parameters of the last one: run "
+            f"{stage} again so that it makes {file}, or do without it"
+        )
     return path
 
 
@@ -108,9 +122,9 @@ class Stage:
     >>> stage.write("chains.jsonl", chains)
     >>> stage.finish(kept=len(chains))
 
-    Keyword arguments are the effective parameters; they go into `meta.json`, with them the prompts and extra fields of
-    requests in force. Raises StageError if another process works on the same stage, or (from `read`) if an earlier
-    stage has not run.
+    Keyword arguments are the effective parameters; they go into `meta.json`, with them the prompts, the extra fields of
+    requests and the code in force, and digests of the files that parameters name. Raises StageError if another process
+    works on the same stage, or (from `read`) if an earlier stage has not run.
     """
 
     def __init__(self, run: str, name: str, **params):
@@ -124,6 +138,7 @@ class Stage:
         self.started = time.time()
         self.notebook = notebook_digest(name)
         self.asked_with = asked_with(name)
+        self.files = files_named(params)
         forget(run, name)
 
     @property
@@ -167,6 +182,7 @@ class Stage:
             "params": self.params,
             "notebook": self.notebook,
             **self.asked_with,
+            "files": self.files,
             "inputs": self.inputs,
             "outputs": {name: sha256(self.folder / name) for name in self.outputs},
             "figures": figures,

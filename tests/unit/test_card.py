@@ -12,9 +12,10 @@ import yaml
 from conftest import ROOT
 from huggingface_hub import DatasetCard, ModelCard, parse_eval_result_entries
 
+from distil.cli import main
 from distil.publish import cards, facts, upload
 from distil.workspace.errors import StageError
-from distil.workspace.files import write_text
+from distil.workspace.files import sha256, write_text
 
 
 @pytest.fixture
@@ -261,3 +262,62 @@ def test_the_cards_render(uploads, tmp_path):
         draw = ["chromium", "--headless", "--no-sandbox", "--window-size=900,1900", f"--screenshot={shot}", str(page)]
         subprocess.run(draw, check=True, capture_output=True, timeout=120)
         assert shot.stat().st_size > 20_000
+
+
+@pytest.fixture
+def in_folder(home):
+    """The same run, its student made of this folder of the machine."""
+    base, made = home / "content" / "my-model-7b", home / "artifacts/r/04_finetune"
+    write_text(base / "config.json", "{}")
+    before = sha256(made / "fast")
+    for file in (made / "fast/adapter_config.json", made / "meta.json"):
+        text = file.read_text().replace('"tiny-random"', json.dumps(str(base)))
+        assert str(base) in text
+        write_text(file, text.replace(before, sha256(made / "fast")))
+    return base
+
+
+def test_a_student_of_a_folder_is_looked_at_and_not_called_a_repository(in_folder):
+    (planned,) = upload.plan("r", "fast", upload.EXAMPLE, small_run.STUDENTS, look=True)
+    assert ModelCard(planned.card).data.base_model == "my-model-7b" and str(in_folder) not in planned.card
+    assert "--set student=my-model-7b" in planned.card
+    assert [fault for fault in planned.faults if "adapter_config.json: holds the path" in fault]
+    assert planned.source.name == "fast", "what is loaded in 07 has its base"
+
+
+def test_a_student_of_a_folder_is_pushed_under_its_bases_public_name(in_folder, home):
+    with pytest.raises(StageError, match="my-model-7b cannot be published.*Give base_name=OWNER/NAME"):
+        upload.plan("r", "fast,data", "me/tiny", small_run.STUDENTS)
+    plans = upload.plan("r", "fast,data", "me/tiny", small_run.STUDENTS, "Qwen/Qwen2.5-7B")
+    for planned in plans:
+        assert str(in_folder) not in planned.card and "--set student=Qwen/Qwen2.5-7B" in planned.card
+        assert not planned.faults
+    data = ModelCard(plans[0].card).data
+    assert (data.base_model, data.license) == ("Qwen/Qwen2.5-7B", "apache-2.0")
+    told, kept = (
+        json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
+        for folder in (plans[0].folder, home / "artifacts/r/04_finetune/fast")
+    )
+    assert (told, kept) == ("Qwen/Qwen2.5-7B", str(in_folder)), "the run's own file is left alone"
+    (data_alone,) = upload.plan("r", "data", "me/tiny", small_run.STUDENTS)
+    assert str(in_folder) not in data_alone.card, "rows need no base"
+
+
+def test_a_base_without_a_name_is_found_before_anything_is_trained(project, capsys):
+    write_text(project / "my-model" / "config.json", "{}")
+    push = ["run", "--set", "push=fast", "--set", "repository=me/tiny", "--set", "student=my-model"]
+    assert main(push) == 2
+    assert "my-model cannot be published: nobody else has that folder. Give base_name=" in capsys.readouterr().err
+    assert main([*push, "--set", "base_name=a b/c"]) == 2 and "base_name 'a b/c'" in capsys.readouterr().err
+    assert main([*push, "--set", "base_name=Qwen/Qwen2.5-7B"]) == 2
+    assert "set HF_TOKEN" in capsys.readouterr().err, "the next thing that is missing"
+    assert not (project / "artifacts").exists()
+
+
+@pytest.mark.parametrize(("name", "value", "said"), [
+    ("students", "base,fast", "base,fast"), ("students", "base,{}", "base,FOLDER"),
+    ("judge", "{}@http://localhost:8000/v1", "FOLDER@URL"), ("problems", "hub:{}?answer=a", "'hub:FOLDER?answer=a'"),
+    ("problems", "{}/mine.jsonl", "FILE.jsonl"), ("student", "Qwen/Qwen2.5-7B", "Qwen/Qwen2.5-7B"),
+])  # fmt: skip
+def test_no_command_tells_a_folder_of_this_machine(tmp_path, name, value, said):
+    assert facts.public(name, value.format(tmp_path)) == said

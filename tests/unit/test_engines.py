@@ -12,8 +12,9 @@ from distil.evaluate.answers import answer
 from distil.evaluate.engines import GenerationRequest
 from distil.llm.cache import ChatError
 from distil.llm.prompts import student_messages
-from distil.models.student import load, load_tokenizer
+from distil.models.student import Generated, load, load_tokenizer
 from distil.models.weights import tiny_random
+from distil.workspace import fingerprint
 from distil.workspace.errors import StageError
 from distil.workspace.files import digest, read_jsonl
 from distil.workspace.rows import Completion
@@ -67,10 +68,70 @@ def test_more_samples_leave_the_first_ones_as_they_are(tiny, tmp_path):
 def test_answers_of_other_weights_are_removed_and_those_to_other_questions_stay(tiny, tmp_path):
     path = tmp_path / "answers.jsonl"
     first = answer(PROBLEMS, lambda: tiny, path, **SETTINGS)
-    assert first[0].of == digest("first", PROBLEMS[0].question, 10, 3), "kept runs rest on it"
     fewer = answer(PROBLEMS[:3], lambda: tiny, path, **SETTINGS | {"weights": "second"})
     kept = read_jsonl(path, Completion)
     assert sorted(kept, key=lambda row: row.id) == fewer + first[3:]
+
+
+def test_answers_are_sampled_alike_whatever_code_and_words_they_are_kept_by(monkeypatch, tmp_path):
+    """Seeds are those of runs before: else a mended comma would measure another sample."""
+    seen = []
+
+    def answers(engine, load, requests, **_):
+        seen.extend(request.seed for request in requests[0])
+        yield [Generated("1", 1, "stop", 0.1) for _ in requests[0]]
+
+    monkeypatch.setattr(engines, "answers", answers)
+    answer(PROBLEMS[:1], refuse, tmp_path / "a.jsonl", **SAMPLED | {"samples": 1})
+    assert seen == [int(digest("first", PROBLEMS[0].question, 10, 3, 0.6, 1, 0), 16) % 2**31]
+
+
+def asked_again(path, monkeypatch, **changed) -> bool:
+    """Is a question asked again that `path` has an answer to?"""
+    asked = []
+
+    def answers(engine, load, requests, **_):
+        asked.append(requests)
+        yield [Generated(r"\boxed{1}", 1, "stop", 0.1) for _ in requests[0]]
+
+    monkeypatch.setattr(engines, "answers", answers)
+    answer(PROBLEMS[:1], refuse, path, **SETTINGS | changed)
+    return bool(asked)
+
+
+def test_another_prompt_other_fields_and_other_code_are_asked_again(monkeypatch, tmp_path, project):
+    path = tmp_path / "a.jsonl"
+    url = {"engine": "http://localhost:8000/v1"}
+    assert asked_again(path, monkeypatch) and not asked_again(path, monkeypatch)
+    (tmp_path / "student.md").write_text("Be brief. {question}")
+    monkeypatch.setenv("DISTIL_PROMPTS", str(tmp_path))
+    assert asked_again(path, monkeypatch), "asked.json would tell of words that were not asked"
+    monkeypatch.setitem(fingerprint.SOURCES, "models/student.py", b"other = 1")
+    fingerprint.said.cache_clear()
+    assert asked_again(path, monkeypatch)
+    assert asked_again(path, monkeypatch, **url) and not asked_again(path, monkeypatch, **url)
+    assert asked_again(path, monkeypatch, extra={"enable_thinking": False}, **url)
+    monkeypatch.setenv("DISTIL_EXTRA", '{"top_k": 3}')
+    assert asked_again(path, monkeypatch, extra={"enable_thinking": False}, **url)
+    fingerprint.said.cache_clear()
+
+
+def test_a_mended_gold_answer_or_verifier_judges_kept_answers_again(monkeypatch, tmp_path):
+    path, problem = tmp_path / "a.jsonl", PROBLEMS[0]
+    assert asked_again(path, monkeypatch)
+    first = read_jsonl(path, Completion)[0]
+    assert first.correct and first.answer == "1"
+    (mended,) = answer([problem.replace(answer="2")], refuse, path, **SETTINGS)
+    assert not mended.correct and read_jsonl(path, Completion) == [mended], "kept as it is judged now"
+    (back,) = answer([problem], refuse, path, **SETTINGS)
+    assert back == first
+    monkeypatch.setattr("distil.verify.verifier.Verifier.is_right", lambda *_: False)
+    assert answer([problem], refuse, path, **SETTINGS) == [first], "programs would be run again for nothing"
+    monkeypatch.setitem(fingerprint.SOURCES, "verify/math.py", b"other = 1")
+    fingerprint.said.cache_clear()
+    (row,) = answer([problem], refuse, path, **SETTINGS)
+    fingerprint.said.cache_clear()
+    assert not row.correct and row.text == first.text
 
 
 def test_continuous_batching_gives_the_answers_of_plain_batches(tiny):

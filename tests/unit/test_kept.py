@@ -268,7 +268,7 @@ def test_answers_of_the_card_are_judged_again_by_07_alone(finished, script, caps
     assert script.main("r", judge_again=True) == 1
     said = capsys.readouterr().err
     assert (
-        "the model card tells of these: delete the answers that are named, then `distil run --run r --from 07" in said
+        "the model card tells of these: `distil run --run r --from 07 --force`; what is named still was changed" in said
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from distil.cli import main
 from distil.pipeline import driver
-from distil.pipeline.progress import is_done, progress, read_run, report_folder
+from distil.pipeline.progress import progress, read_run, report_folder, why_again
 from distil.workspace.fingerprint import asked_with
 from distil.workspace.parameters import effective
 from distil.workspace.stage import Stage, notebook_path, read_meta, run_folder
@@ -15,6 +15,10 @@ from distil.workspace.stage import Stage, notebook_path, read_meta, run_folder
 @pytest.fixture
 def params(project) -> dict:
     return effective("cpu", "r", [])["01_collect"]
+
+
+def is_done(run: str, stage: str, params: dict) -> bool:
+    return why_again(run, stage, params) is None
 
 
 def by_hand(params: dict) -> None:

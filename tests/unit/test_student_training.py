@@ -340,10 +340,10 @@ def test_pairs_of_four_gaps():
     rows = pairs.build_pairs(many, [], [], named, betas={"small": 0.1}, max_pairs=50, seed=0)
     parts = {part: {r.problem_id for r in rows if r.split == part} for part in ("train", "valid")}
     assert len(parts["train"]) == 50 and len(parts["valid"]) == pairs.WATCHED and not parts["train"] & parts["valid"]
-    few = pairs.build_pairs(
-        [aligned(True, "easy", "after")], CORRUPTED, OWN, {"p": PROBLEM}, betas=betas, max_pairs=2, seed=0
-    )
-    assert len(few) == 2
+    one = [aligned(True, "easy", "after")], CORRUPTED, OWN, {"p": PROBLEM}
+    assert len(pairs.build_pairs(*one, betas=betas, max_pairs=4, seed=0)) == 4
+    with pytest.raises(StageError, match="'large' is trained on: all 1 were set aside, or left out by max_pairs=2"):
+        pairs.build_pairs(*one, betas=betas, max_pairs=2, seed=0)
 
 
 @pytest.mark.parametrize(("rows", "corrupted", "own", "gap"), [

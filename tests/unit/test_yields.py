@@ -77,3 +77,14 @@ def test_a_share_that_is_none():
 def test_what_no_advice_fits_gets_the_last():
     with pytest.raises(StageError, match="others: 2 odd, 1 even. Do that"):
         yields.require(0, 3, 0.1, "things", Counter(odd=2, even=1), {"even": "Do this", "": "Do that"})
+
+
+def test_a_stage_that_kept_nothing_fails_there_and_says_what_to_do():
+    """It ended as done, and the next one died of an IndexError."""
+    yields.candidates(chains(1, "", 0))
+    with pytest.raises(StageError, match="no chain is left to judge: 01 kept no right fast chain.* Collect more in 01"):
+        yields.candidates([])
+    yields.training_rows("slow", [], [])  # of a style that nobody collected there is no set
+    yields.training_rows("fast", [1], [1])
+    with pytest.raises(StageError, match="'fast' has no row: all 2 fell to validation"):
+        yields.training_rows("fast", [], [1, 1])
