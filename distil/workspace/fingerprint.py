@@ -8,7 +8,7 @@ import re
 from importlib import resources
 from pathlib import Path
 
-from distil.workspace.files import digest
+from distil.workspace.files import digest, read_user_text
 
 EXTRA = re.compile(r"DISTIL_(?:\w+_)?EXTRA")  # of every role, or of one
 OF_STUDENTS = ("student", "gallery")  # how the names of prompts begin that 04 to 07 ask or teach with
@@ -33,7 +33,7 @@ def prompts_in_force() -> dict[str, str]:
     if own := os.environ.get("DISTIL_PROMPTS"):
         replaced = {name: Path(own) / name for name in texts}
         texts |= {name: file for name, file in replaced.items() if file.is_file()}
-    return {name: file.read_text(encoding="utf-8") for name, file in texts.items()}
+    return {name: read_user_text(file) for name, file in texts.items()}
 
 
 def extra_fields() -> dict[str, object]:

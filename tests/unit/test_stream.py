@@ -112,7 +112,7 @@ BROKEN = {
     "only life": (b": keep-alive\n\n: keep-alive\n\n", "the stream ended before the answer did"),
     "an error": (
         events(delta(content="7"), {"error": {"message": "out of memory"}}),
-        "within the stream: out of memory",
+        "it sent an error: out of memory",
     ),
     "no json": (events(delta(content="7"), '{"choices'), "in an answer of text/event-stream"),
     "no object": (events("[1]"), "no piece of an answer in the stream"),
