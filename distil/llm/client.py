@@ -18,10 +18,11 @@ from distil.llm.cache import ChatError, Reply, Store, json_name, request, reques
 from distil.llm.cut_off import CutOff
 from distil.llm.difference import describe_difference
 from distil.llm.endpoints import check_endpoint
+from distil.llm.finish import FILTERED
 from distil.llm.keys import NO_KEY, api_key, claim
 from distil.llm.limits import Budget, Limits
 from distil.llm.tokens import BYTES_A_TOKEN
-from distil.llm.transport import CONTENT_FILTER, RequestError, Transport, run_coroutine
+from distil.llm.transport import RequestError, Transport, run_coroutine
 from distil.models.vllm_server import DEFAULT_CONCURRENCY, LOG, VLLM, Server, serve_command
 from distil.workspace.environment import quiet
 
@@ -119,7 +120,7 @@ class Chat:
             if key in reasons
         ]
         # a resumed map may well lack none but those that always fail; and who refuses a prompt for its words is alive
-        dead = not all(CONTENT_FILTER.search(reason) for reason in reasons.values())
+        dead = not all(reason.startswith(FILTERED) for reason in reasons.values())
         if dead and len(reasons) == len(set(keys)):
             raise ChatError(
                 f"{self.endpoint} answered none of {len(reasons)} {label}; the last reason: "

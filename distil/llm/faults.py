@@ -16,7 +16,7 @@ LATER = "it is overloaded or out of order: give the command again later, perhaps
 SLOW = "if the model thinks longer than that, or waits in a queue, raise DISTIL_TIMEOUT"
 SHORTER = (
     "the question and the tokens asked for are more than the model takes: lower what its answers may have "
-    "(fast_tokens, slow_tokens, rewrite_tokens, verdict_tokens), leave long problems out, or serve it with a longer context"
+    "(fast_tokens, slow_tokens, rewrite_tokens, verdict_tokens), leave long problems out, or serve a longer context"
 )
 
 

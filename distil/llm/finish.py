@@ -7,6 +7,7 @@ WORDS = {
     "length": ("length", "max_tokens", "max_output_tokens", "max_length", "model_length"),
     "content_filter": ("content_filter", "safety", "sensitive", "refusal", "blocklist", "prohibited_content"),
 }
+FILTERED = "refused by the provider's content filter"
 # of a server that could not go on: what it said is no answer
 BROKEN_OFF = ("error", "insufficient_system_resource", "network_error", "abort", "aborted", "cancelled")
 
@@ -26,7 +27,7 @@ def why_unfinished(text: str, reason: str) -> str | None:
     if reason == "length":
         return "cut off at the token limit" if text.strip() else "thought until the token limit, said nothing"
     if reason == "content_filter":
-        return "refused by the provider's content filter"
+        return FILTERED
     if reason not in ("", "stop"):
         return f"ended by {reason}"
     return None if text.strip() else "said nothing"

@@ -21,6 +21,7 @@ from distil.llm.addresses import proxy_of, url_of
 from distil.llm.cache import ChatError, Reply
 from distil.llm.dialect import Dialect
 from distil.llm.faults import LATER, SLOW, UNPAID, remedy, remedy_of
+from distil.llm.finish import FILTERED
 from distil.llm.keys import NO_KEY, check_way, header, mask
 from distil.llm.limits import Limits
 from distil.llm.rate_limiter import RateLimiter
@@ -170,7 +171,7 @@ class Transport:
         """The exception for what an endpoint said in place of an answer, with HTTP 200 if `whole`."""
         advice = remedy(status, said, self.endpoint)
         if CONTENT_FILTER.search(said) and (whole or status == 400):
-            return RequestError(said)
+            return RequestError(f"{FILTERED}: {said}")
         fatal = status in FATAL_WITHIN if whole else 300 <= status < 500 and status not in RETRYABLE_STATUS
         if fatal or UNPAID.search(said):
             return ChatError(
