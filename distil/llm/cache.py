@@ -229,7 +229,7 @@ class Store:
             else:  # not as we write it: read the whole
                 row = json.loads(line)
                 key, dollars, model = row["key"], row.get("dollars"), json_name(row["request"]["model"])
-                host, reply = row.get("host", "").encode(), row["reply"]
+                host, reply = (row.get("host") or "").encode(), row["reply"]
                 counts, reason = (reply["prompt_tokens"], reply["completion_tokens"]), reply["finish_reason"]
             place, tokens = bytes.fromhex(key) + host, [int(count) for count in counts]
             cost = None if dollars is None else float(dollars)
