@@ -34,12 +34,16 @@ def parser() -> argparse.ArgumentParser:
     add_run_options(command)
     command.add_argument("--from", default=STAGES[0], dest="first", metavar="STAGE", help="first stage, such as 02")
     command.add_argument("--to", default=STAGES[-1], dest="last", metavar="STAGE", help="last stage, such as 05")
-    command.add_argument("--force", action="store_true", help="run also what is done and unchanged")
+    command.add_argument(
+        "--force",
+        action="store_true",
+        help="run also what is done and unchanged; answers that are kept are not asked anew",
+    )
     before = command.add_mutually_exclusive_group()
     before.add_argument(
         "--dry-run",
         action="store_true",
-        help="check what needs no server, print the parameters and what will be asked, run nothing",
+        help="check, print the parameters, what will be asked and whether anybody listens; ask and run nothing",
     )
     before.add_argument("--pilot", type=int, metavar="N", help="run 01 to 03 on N problems, print what all would take")
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from distil.llm.cache import Reply
 from distil.llm.client import Chat
+from distil.llm.finish import why_unfinished
 from distil.llm.multi_turn import AFTERWARDS, talk
 from distil.llm.prompts import messages, prompt_set
 from distil.verify.registry import map_problems, verifiable, verifier_of
@@ -24,15 +25,6 @@ def said(reply: Reply) -> Reply:
     """A reply without what the model thought before it spoke: the text, and the tokens of the text."""
     tokens = reply.completion_tokens - reply.reasoning_tokens
     return Reply(reply.text, "", reply.finish_reason, reply.prompt_tokens, tokens)
-
-
-def unfinished(text: str, finish_reason: str) -> str | None:
-    """Why what a model said is no whole answer, or None."""
-    if not text.strip():
-        return "thought until the token limit, said nothing" if finish_reason == "length" else "said nothing"
-    if finish_reason == "length":
-        return "cut off at the token limit"
-    return None if finish_reason == "stop" else f"ended by {finish_reason or 'no finish reason'}"
 
 
 def make_chain(chain_id: str, problem: Problem, style: str, reply: Reply, *, teacher: str, **more) -> Chain:
@@ -61,7 +53,7 @@ def make_chain(chain_id: str, problem: Problem, style: str, reply: Reply, *, tea
         chain.why = f"verifier {problem.verifier!r} cannot run here"
         chain.text = reply.text  # as it came: steps lose indentation
         return chain
-    chain.why = unfinished(reply.text, reply.finish_reason)
+    chain.why = why_unfinished(reply.text, reply.finish_reason)
     if chain.why is None:
         chain.why = verifier.fault(chain.full_text, problem, check_steps=style not in MAY_ERR)
     chain.correct = chain.why is None

@@ -1,6 +1,7 @@
 """Chains that exist already, of the user's own file or a data set on the Hub, in place of those of a slow teacher.
 
-Each is verified as a teacher's would be. Its tokens are those that the row counts, else a quarter of its characters.
+Each is verified as a teacher's would be. Its tokens are those that the row counts, else
+an estimate (`distil.llm.tokens`).
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from distil.chains.collect import STYLES
+from distil.llm.finish import finish_reason
+from distil.llm.tokens import estimate
 from distil.problems.errors import ProblemError
 from distil.problems.fields import field_of, text_of
 from distil.problems.hub_rows import is_wanted, problem_of, value_of
@@ -21,7 +23,6 @@ CHAIN = ("generations", "chain", "output", "response", "solution")
 REASONING = ("reasoning", "reasoning_content", "thought")
 OF_PROBLEM = ("answer", "verifier", "choices", "tests", "entry_point", "prompt", "domain", "task", "split")
 ROLES = (["user", "assistant"], ["system", "user", "assistant"])  # one question, one answer
-CHARACTERS_A_TOKEN = 4  # where a row does not count its tokens
 HIGHEST_SCORE = 9  # of Reasoning Verbosity and Cognitive Difficulty
 
 
@@ -127,7 +128,7 @@ def file_row(row: dict, form: tuple[str, str, str], where: str, file: str) -> tu
             teacher=teacher,
             style=style,
             n_tokens=count(row, text + thoughts),
-            finish_reason=row.get("finish_reason") or "stop",
+            finish_reason=finish_reason(row.get("finish_reason")) or "stop",
             rv=score(row, ("rv", "reasoning_verbosity")),
             cd=score(row, ("cd", "cognitive_difficulty")),
         )
@@ -146,11 +147,11 @@ def file_row(row: dict, form: tuple[str, str, str], where: str, file: str) -> tu
 
 
 def count(row: Mapping[str, Any], text: str) -> int:
-    """The tokens of a chain: as the row counts them, else estimated as a quarter of its characters."""
+    """The tokens of a chain: as the row counts them, else estimated."""
     for name in ("n_tokens", "completion_tokens"):
         if isinstance(row.get(name), int):
             return row[name]
-    return len(text) // CHARACTERS_A_TOKEN
+    return estimate(text)
 
 
 def score(row: Mapping[str, Any], names: tuple[str, ...]) -> float | None:

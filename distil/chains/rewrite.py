@@ -7,9 +7,10 @@ import difflib
 import re
 from collections.abc import Sequence
 
-from distil.chains.collect import make_chain, said, unfinished
+from distil.chains.collect import make_chain, said
 from distil.llm.cache import Reply
 from distil.llm.client import Chat
+from distil.llm.finish import why_unfinished
 from distil.llm.prompts import messages, prompt_set
 from distil.verify.chain_text import split_steps
 from distil.verify.registry import map_problems, verifier_of
@@ -148,7 +149,7 @@ def with_fixed_part(reply: Reply, chain: Chain, verifier: Verifier) -> Reply:
 def fault(rewrite: Chain, parent: Chain, kind: str, verifier: Verifier, prompts: str = "") -> str | None:
     """Why a rewrite is not acceptable, or None. `prompts` names the prompt set that it was asked for in."""
     text, original = verifier.rewritable(rewrite), verifier.rewritable(parent)
-    if why := unfinished(text, rewrite.finish_reason):
+    if why := why_unfinished(text, rewrite.finish_reason):
         return why
     if form := verifier.rewrite_fault(text):
         return form

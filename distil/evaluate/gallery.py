@@ -122,7 +122,7 @@ def show(pages: Sequence[Page], folder: Path) -> None:
     from distil.workspace.show import text
 
     for page in pages:
-        ended = "" if page.finish_reason == "stop" else ", cut off"
+        ended = ", cut off" if page.finish_reason == "length" else ""
         title = f"{page.page}: {page.n_tokens} tokens{ended}"
         if page.file:
             display(HTML(f"<b>{html.escape(title)}</b>{frame((folder / page.file).read_text(encoding='utf-8'))}"))

@@ -13,12 +13,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from distil.llm.cache import ChatError, Reply, Store, describe_difference, json_name, request, request_key
+from distil.llm.addresses import answerer, tidy
+from distil.llm.cache import ChatError, Reply, Store, json_name, request, request_key
 from distil.llm.cut_off import CutOff
+from distil.llm.difference import describe_difference
 from distil.llm.endpoints import check_endpoint
+from distil.llm.finish import FILTERED
 from distil.llm.keys import NO_KEY, api_key, claim
 from distil.llm.limits import Budget, Limits
-from distil.llm.transport import CONTENT_FILTER, RequestError, Transport, run_coroutine
+from distil.llm.tokens import BYTES_A_TOKEN
+from distil.llm.transport import RequestError, Transport, run_coroutine
 from distil.models.vllm_server import DEFAULT_CONCURRENCY, LOG, VLLM, Server, serve_command
 from distil.workspace.environment import quiet
 
@@ -48,6 +52,7 @@ class Chat:
     """
 
     def __init__(self, model: str, endpoint: str, store: Path | None = None, role: str = "", **limits: object):
+        endpoint = tidy(endpoint)
         check_endpoint(endpoint, role)
         self.model, self.endpoint, self.role = model, endpoint, role
         default = {"default_concurrency": DEFAULT_CONCURRENCY if endpoint == VLLM else None}
@@ -55,8 +60,8 @@ class Chat:
         self.server = Server((store or Path(LOG)).with_name(LOG), "endpoint") if endpoint == VLLM else None
         self.recorded = endpoint.startswith("recorded:")
         name = endpoint.removeprefix("recorded:") if self.recorded else None
-        self.store = Store(None if self.recorded else store, recording=name)
-        self.asked = self.from_store = self.cut_off = 0
+        self.store = Store(None if self.recorded else store, recording=name, host=answerer(endpoint))
+        self.asked = self.from_store = self.cut_off = self.estimated = 0
         self.counted: set[str] = set()  # requests: each counts once, however often its answer is looked at
         self.used = {"asked": [0, 0], "stored": [0, 0]}  # prompt and completion tokens
         self.failures: list[Failure] = []
@@ -99,6 +104,8 @@ class Chat:
                 "undo the change, or record anew with `distil record`. The first one that it lacks differs from the "
                 f"nearest that it holds: {describe_difference(next(iter(waiting.values())), self.store)}"
             )
+        for host, number in self.store.others(waiting).items() if waiting else ():
+            print(f"{host} has answered {number} of {len(waiting)} {label}; {self.endpoint} is asked itself")
         reasons: dict[str, str] = {}
         if waiting and self.server and not self.server.runs:
             if not quiet():
@@ -113,7 +120,7 @@ class Chat:
             if key in reasons
         ]
         # a resumed map may well lack none but those that always fail; and who refuses a prompt for its words is alive
-        dead = not all(CONTENT_FILTER.search(reason) for reason in reasons.values())
+        dead = not all(reason.startswith(FILTERED) for reason in reasons.values())
         if dead and len(reasons) == len(set(keys)):
             raise ChatError(
                 f"{self.endpoint} answered none of {len(reasons)} {label}; the last reason: "
@@ -129,6 +136,12 @@ class Chat:
                 used[0] += reply.prompt_tokens
                 used[1] += reply.completion_tokens
                 self.cut_off += reply.finish_reason == "length"
+                if reply.estimated and not self.estimated:
+                    print(
+                        f"{self.endpoint} does not count the tokens of {label}: lengths and costs are estimates, one "
+                        f"token for {BYTES_A_TOKEN} bytes of text"
+                    )
+                self.estimated += reply.estimated
         return replies
 
     def close(self) -> None:
@@ -139,12 +152,14 @@ class Chat:
     def totals(self) -> dict:
         """Who was asked; requests and tokens so far, asked now and from the store; what the asked ones cost in dollars.
 
-        `cut_off` counts the answers that ended by length, `left_out` has the fields that the endpoint refused.
+        `cut_off` counts the answers that ended by length, `left_out` has the fields that the endpoint refused or the
+        user left out; `estimated`, if it is there, counts the answers whose tokens and dollars are estimates.
         """
         figures = {"model": self.model, "endpoint": self.endpoint, "asked": self.asked, "from_store": self.from_store}
         figures |= {"cut_off": self.cut_off, "left_out": self.transport.dialect.told() if self.transport else []}
         for name, (prompt, completion) in self.used.items():
             figures |= {f"{name}_prompt_tokens": prompt, f"{name}_completion_tokens": completion}
+        figures |= {"estimated": self.estimated} if self.estimated else {}
         if self.limits.price and not self.recorded:
             figures["dollars"] = round(self.budget.cost(*self.used["asked"]), 4)
         return figures
@@ -168,7 +183,7 @@ class Chat:
                 cost = 0.0
                 try:
                     reply = await self.transport.send(body)
-                    known = reply.prompt_tokens + reply.completion_tokens
+                    known = reply.prompt_tokens + reply.completion_tokens and not reply.estimated
                     cost = self.budget.cost(reply.prompt_tokens, reply.completion_tokens) if known else worst_case
                     self.store.put(body, reply, cost if self.limits.price else None)
                     tokens, in_a_row = tokens + reply.completion_tokens, 0

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import re
 
+from distil.llm.faults import TOO_LONG
 from distil.llm.replies import error_of, error_words
 
 STREAMING = {"stream": True, "stream_options": {"include_usage": True}}  # how it is sent, not what is asked
 OPTIONAL = ("temperature", "top_p", "seed", "stream_options", "stream")
 BUDGET, NEW_BUDGET = "max_tokens", "max_completion_tokens"
 SAYS_NEW_BUDGET = re.compile(rf"\buse\W+{NEW_BUDGET}\b", re.IGNORECASE)
-TOO_LONG = re.compile(r"context.length|maximum context|too (long|large)", re.IGNORECASE)
 REFUSED = (400, 422)  # HTTP
 
 
 class Dialect:
-    """How requests for `model` are sent to `endpoint`. `refused` maps each refused field to what became of it."""
+    """How requests for `model` are sent to `endpoint`: without the fields that are null in `extra`.
 
-    def __init__(self, endpoint: str, model: str):
+    `refused` maps each refused field to what became of it.
+    """
+
+    def __init__(self, endpoint: str, model: str, extra: dict):
         self.endpoint, self.model = endpoint, model
+        self.left_out = [name for name, value in extra.items() if value is None]
         self.refused: dict[str, str] = {}
 
     def translate(self, body: dict) -> dict:
         """A request as this endpoint takes it: with the fields of the transport, without those that it refuses."""
-        sent = {name: value for name, value in (body | STREAMING).items() if name not in self.refused}
+        unwanted = {*self.refused, *self.left_out}
+        sent = {name: value for name, value in (body | STREAMING).items() if name not in unwanted}
         if "stream" not in sent:
             sent.pop("stream_options", None)
         if BUDGET in self.refused:
@@ -50,5 +55,6 @@ class Dialect:
         return True
 
     def told(self) -> list[str]:
-        """The fields that were refused, one a text."""
-        return [name if fate == "left out" else f"{name}: {fate}" for name, fate in self.refused.items()]
+        """The fields that were refused or left out by the user, one a text."""
+        refused = [name if fate == "left out" else f"{name}: {fate}" for name, fate in self.refused.items()]
+        return [*refused, *self.left_out]

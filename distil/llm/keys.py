@@ -10,17 +10,16 @@ import os
 import re
 from importlib import resources
 from urllib.parse import urlparse
-from urllib.request import getproxies, proxy_bypass
 
 import yaml
 
+from distil.llm.addresses import is_local, proxy_of
 from distil.llm.cache import ChatError
 
 # {host: {key: VARIABLE, most: {model: output tokens}}}
 PROVIDERS: dict[str, dict] = yaml.safe_load(
     (resources.files("distil.llm") / "providers.yaml").read_text(encoding="utf-8")
 )
-LOCAL_HOSTS = {"localhost", "127.0.0.1", "::1"}
 NO_KEY = "none"  # what a server that needs no key gets
 NAMED, OTHER = "DISTIL_KEYS", "DISTIL_API_KEY"
 GONE: dict[int, str] = {}  # hash of a key in DISTIL_API_KEY -> the host that it goes to, in this process
@@ -53,7 +52,7 @@ def key_variable(endpoint: str) -> str | None:
     for address in (url.netloc.lower(), url.hostname, f"[{url.hostname}]"):
         if address in entries:
             return entries[address]
-    return None if url.hostname in LOCAL_HOSTS else provider(endpoint).get("key", OTHER)
+    return None if is_local(endpoint) else provider(endpoint).get("key", OTHER)
 
 
 def api_key(endpoint: str) -> str | None:
@@ -96,14 +95,22 @@ def claim(endpoint: str) -> None:
         check_other([f"//{GONE.setdefault(hash(value_of(OTHER)), urlparse(endpoint).netloc)}", endpoint])
 
 
-def proxy_of(endpoint: str) -> str | None:
-    """The proxy that the environment names for an endpoint; none for a server on this machine."""
-    url = urlparse(endpoint)
-    return None if url.hostname in LOCAL_HOSTS or proxy_bypass(url.hostname) else getproxies().get(url.scheme)
+def header(endpoint: str, key: str) -> dict[str, str]:
+    """The header that carries the key: Azure's own where the address says an `api-version`."""
+    return {"api-key": key} if urlparse(endpoint).query else {"Authorization": f"Bearer {key}"}
 
 
 def check_way(endpoint: str, key: str) -> None:
-    """Raise ChatError if others could read the key on its way: a proxy of http://, or a provider asked by http://."""
+    """Raise ChatError for a proxy that speaks neither http nor https, and if others could read the key on its way.
+
+    They could at a proxy of http://, and of a provider that is asked by http://.
+    """
+    kind = (proxy_of(endpoint) or "").partition("://")[0]
+    if kind not in ("", "http", "https"):
+        raise ChatError(
+            f"endpoint {endpoint}: the environment names a proxy of {kind}://, and only those of http:// and https:// "
+            "can be used: set HTTPS_PROXY or HTTP_PROXY to one, or name the host in the variable NO_PROXY"
+        )
     if key == NO_KEY or urlparse(endpoint).scheme == "https":
         return
     if provider(endpoint):

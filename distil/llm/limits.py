@@ -19,27 +19,22 @@ MEANT = {
     "timeout": "seconds, such as 600",
     "price": "dollars per million prompt and completion tokens, such as 0.27/1.10",
     "max_cost": "dollars, such as 5",
-    "extra": 'a JSON object for the request, such as {"chat_template_kwargs": {"enable_thinking": false}}',
+    "extra": 'a JSON object for the request, such as {"chat_template_kwargs": {"enable_thinking": false}}; null leaves '
+    'a field out, as in {"seed": null}',
 }
 SECRET = re.compile(
     r'(?i)"[^"]*(api_?key|(access|auth)_token|secret|password|authorization)"\s*:\s*"'
 )  # a field that holds one
-RESERVED_FIELDS = (  # what `extra` may not set
-    "model",
-    "messages",
-    "max_tokens",
-    "max_completion_tokens",
-    "seed",
-    "stream",
-    "stream_options",
-    "n",
-)
+# what `extra` may not set: fields that stand for the question, and those that have parameters of their own
+NEEDED_FIELDS = ("model", "messages")
+OWN_FIELDS = ("max_tokens", "max_completion_tokens", "seed", "stream", "stream_options", "n")
 
 
 @dataclass(frozen=True)
 class Limits:
     """`rpm` and `tpm`: requests and tokens a minute; `timeout`: seconds without a word; `price`: dollars per million
-    prompt and completion tokens; `max_cost`: dollars; `extra`: more fields of every request. None is no limit.
+    prompt and completion tokens; `max_cost`: dollars; `extra`: more fields of every request, null for one to
+    leave out. None is no limit.
     """
 
     concurrency: int = 64
@@ -67,8 +62,9 @@ class Limits:
             if value is not None:
                 try:
                     values[name] = convert(name, value)
-                except (ValueError, TypeError):
-                    raise ChatError(f"{source}={value!r}: give {MEANT[name]}") from None
+                except (ValueError, TypeError) as error:
+                    why = f"; {error}" if name == "extra" else ""
+                    raise ChatError(f"{source}={value!r}: give {MEANT[name]}{why}") from None
         if given:
             raise TypeError(f"no limit {', '.join(given)}; there are {', '.join(MEANT)}")
         if role and os.environ.get(own := f"DISTIL_{role.upper()}_MAX_COST"):
@@ -89,8 +85,12 @@ def convert(name: str, value: Any) -> object:
     """A limit from text or from a value of its type. Raises ValueError or TypeError."""
     if name == "extra":
         value = json.loads(value) if isinstance(value, str) else value
-        if not isinstance(value, dict) or any(key in value for key in RESERVED_FIELDS):
-            raise ValueError
+        if not isinstance(value, dict):
+            raise ValueError("it is no object in braces")
+        for key, set_to in value.items():
+            if key in NEEDED_FIELDS or key in OWN_FIELDS and set_to is not None:
+                advice = ", and null leaves it out" if key in OWN_FIELDS else ""
+                raise ValueError(f"{key} is set by the parameters of the run{advice}")
         if SECRET.search(json.dumps(value)):
             raise ChatError(
                 "DISTIL_EXTRA would write a key into every stored request and meta.json: put it into the variable of "

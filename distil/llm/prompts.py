@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 
 from distil.verify.registry import verifier_of
+from distil.workspace.files import read_user_text
 from distil.workspace.rows import Problem
 
 WORKED_EXAMPLES = "worked-examples"  # a prompt set with solved problems, for the suites that those are taken from
@@ -30,8 +31,7 @@ def template(name: str, prompts: str = "") -> str:
     package, own = resources.files("distil") / "prompts", os.environ.get("DISTIL_PROMPTS")
     files = [Path(own) / f"{name}.md"] if own else []
     files += [package / prompts / f"{name}.md"] if prompts else []
-    found = next((file for file in files if file.is_file()), package / f"{name}.md")
-    return found.read_text(encoding="utf-8")
+    return read_user_text(next((file for file in files if file.is_file()), package / f"{name}.md"))
 
 
 def messages(name: str, *, prompts: str = "", **values: str) -> list[dict]:

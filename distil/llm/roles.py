@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from distil.llm.addresses import tidy
 from distil.llm.cache import ChatError
 from distil.llm.client import Chat
 from distil.llm.endpoints import Role, check_endpoint, is_endpoint
@@ -29,7 +30,7 @@ def read(role: str, value: str, teacher: str, endpoint: str) -> Role | None:
             raise ChatError(f"{role}=none: only {' and '.join(TEACHERS)} can be left out; give MODEL or MODEL@ENDPOINT")
         return None
     model, where = split(value)
-    model, where = model if value else teacher, where or endpoint
+    model, where = model if value else teacher, tidy(where or endpoint)
     if (behind := model.rpartition("@")[2]) != model and ADDRESS.search(behind):
         raise ChatError(
             f"{role}={value}: {behind or 'nothing'} behind the @ is no endpoint; give a URL such as "

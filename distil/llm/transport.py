@@ -12,23 +12,31 @@ import random
 import re
 import ssl
 import threading
-import time
 from collections.abc import Coroutine
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
 
+from distil.llm.addresses import proxy_of, url_of
 from distil.llm.cache import ChatError, Reply
 from distil.llm.dialect import Dialect
-from distil.llm.keys import NO_KEY, advice, check_way, mask, proxy_of
+from distil.llm.faults import LATER, SLOW, UNPAID, remedy, remedy_of
+from distil.llm.finish import FILTERED
+from distil.llm.keys import NO_KEY, check_way, header, mask
 from distil.llm.limits import Limits
-from distil.llm.replies import Answer, error_message
+from distil.llm.rate_limiter import RateLimiter
+from distil.llm.replies import Answer, ErrorAnswer, error_message
+
+if TYPE_CHECKING:
+    import aiohttp
 
 MAX_ATTEMPTS = 6
 FIRST_BACKOFF, MAX_BACKOFF = 0.5, 30.0  # seconds between attempts: doubled each time
 MAX_RETRY_AFTER = 600.0  # seconds; a server that asks for a longer wait means that a quota is used up
 RETRYABLE_STATUS = (408, 409, 425, 429)  # of the 4xx; 5xx are all retried
+FATAL_WITHIN = (401, 402, 403, 404)  # of an error that comes with HTTP 200, for all requests as for this one
+SIGNS_OF_LIFE = 3  # times the limit of silence: so long an endpoint may keep a request waiting with nothing else
 CONTENT_FILTER = re.compile(r"content[_ ]filter|data_inspection|content exists risk", re.IGNORECASE)
-CATCH_UP = 0.05  # seconds that a late start may be made good by the next, else timers make the pace too slow
 JOIN_SECONDS = 0.2  # on Windows an interrupt comes through between two waits only
 
 
@@ -37,36 +45,14 @@ class RequestError(Exception):
 
 
 class RetryableError(Exception):
-    """A fault that another attempt may mend. `retry_after` is how many seconds the server asks to wait."""
+    """A fault that another attempt may mend. `retry_after` is how many seconds the server asks to wait.
 
-    def __init__(self, reason: str, retry_after: float = 0.0):
+    `advice` says what to do if none does.
+    """
+
+    def __init__(self, reason: str, advice: str, retry_after: float = 0.0):
         super().__init__(reason)
-        self.retry_after = retry_after
-
-
-class RateLimiter:
-    """Spaces the starts of requests so that no minute holds more than `rpm` requests or `tpm` tokens."""
-
-    def __init__(self, limits: Limits):
-        self.request_s = 60 / limits.rpm if limits.rpm else 0.0
-        self.token_s = 60 / limits.tpm if limits.tpm else 0.0
-        self.free_at = self.paused_until = 0.0
-
-    async def acquire(self, tokens: float, lock: asyncio.Lock) -> None:
-        """Wait until a request of about so many tokens may start."""
-        async with lock:  # first come, first served
-            while (wait := max(self.free_at, self.paused_until) - time.monotonic()) > 0:
-                await asyncio.sleep(wait)
-            begin = max(self.free_at, time.monotonic() - CATCH_UP)
-            self.free_at = begin + max(self.request_s, tokens * self.token_s)
-
-    def correct(self, tokens: float) -> None:
-        """Account for a request that took so many tokens more (or fewer) than was estimated."""
-        self.free_at += tokens * self.token_s
-
-    def pause(self, seconds: float) -> None:
-        """Start no request for so long: a server that asks one request to wait would ask the others, too."""
-        self.paused_until = max(self.paused_until, time.monotonic() + seconds)
+        self.advice, self.retry_after = advice, retry_after
 
 
 class Refused(Exception):
@@ -81,7 +67,7 @@ class Transport:
 
     def __init__(self, endpoint: str, model: str, key: str, limits: Limits):
         self.endpoint, self.key, self.limits = endpoint, key, limits
-        self.dialect = Dialect(endpoint, model)
+        self.dialect = Dialect(endpoint, model, limits.extra)
         self.rate_limiter = RateLimiter(limits)
         self.answered = self.tokens = 0  # for the mean length of an answer with its prompt
 
@@ -95,7 +81,7 @@ class Transport:
         self.session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self.limits.concurrency, ssl=trusted() if encrypted else True),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=silence, sock_read=silence),
-            headers={"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"},
+            headers=header(self.endpoint, self.key) | {"Content-Type": "application/json"},
         )
         return self
 
@@ -112,11 +98,11 @@ class Transport:
         while attempts < MAX_ATTEMPTS:
             await self.rate_limiter.acquire(guess, self.lock)
             try:
-                reply = await self._once(self.dialect.translate(body))
+                reply = (await self._once(self.dialect.translate(body))).read_for(body)
             except Refused:  # each time with one field less
                 continue
             except RetryableError as fault:
-                reason, attempts = str(fault), attempts + 1
+                reason, advice, attempts = str(fault), fault.advice, attempts + 1
                 if fault.retry_after > MAX_RETRY_AFTER:
                     raise RequestError(f"{reason} (asks to wait {fault.retry_after:.0f} s)") from None
                 self.rate_limiter.pause(fault.retry_after)
@@ -128,20 +114,19 @@ class Transport:
                 self.answered, self.tokens = self.answered + 1, self.tokens + used
                 self.rate_limiter.correct(used - guess)
                 return reply
-        raise RequestError(f"{reason} ({MAX_ATTEMPTS} attempts)")
+        raise RequestError(f"{reason} ({MAX_ATTEMPTS} attempts); {advice}")
 
     async def _once(self, sent: dict) -> Reply:
         import aiohttp
 
-        url = f"{self.endpoint.rstrip('/')}/chat/completions"
         data = json.dumps(sent, ensure_ascii=False).encode()
         answer, kind = Answer(), "no type"
+        request = {"data": data, "proxy": self.proxy, "allow_redirects": False}
         try:
-            async with self.session.post(url, data=data, proxy=self.proxy, allow_redirects=False) as response:
+            async with self.session.post(url_of(self.endpoint, "/chat/completions"), **request) as response:
                 kind = response.headers.get("Content-Type", "no content type")
                 if 200 <= response.status < 300:
-                    async for piece in response.content.iter_any():
-                        answer.feed(piece)
+                    await self._hear(response, answer)
                     return answer.reply()
                 raw = await response.read()
         except aiohttp.ClientConnectorCertificateError as error:
@@ -149,26 +134,51 @@ class Transport:
                 f"{self.endpoint}: its certificate cannot be trusted ({error.certificate_error}); if a proxy of your "
                 "own signs it, name the proxy's certificates in the environment variable SSL_CERT_FILE"
             ) from None
+        except aiohttp.ClientConnectorSSLError as error:
+            raise ChatError(
+                f"{self.endpoint}: no encrypted connection can be made ({error.os_error}); does the server speak http://?"
+            ) from None
         except TimeoutError:
-            raise RetryableError(f"nothing came for {self.limits.timeout:g} s") from None
+            raise RetryableError(f"nothing came for {self.limits.timeout:g} s", SLOW) from None
         except (aiohttp.ClientError, OSError) as error:
-            raise RetryableError(self.mask(f"no whole answer: {type(error).__name__}: {error}")) from None
+            said = self.mask(f"no whole answer: {type(error).__name__}: {error}")
+            raise RetryableError(said, remedy_of(error, self.endpoint)) from None
+        except ErrorAnswer as error:
+            raise self._failure(error.status, f"it sent an error: {self.mask(str(error))[:500]}") from None
         except ValueError as error:
             head = self.mask(answer.head.decode(errors="replace"))[:200]
             said = f"{self.mask(str(error))[:500]} in an answer of {kind}: {head!r}"
-            raise (RequestError if CONTENT_FILTER.search(str(error)) else RetryableError)(said) from None
+            raise RetryableError(said, LATER) from None
         if self.dialect.learn(sent, response.status, raw):
             raise Refused
-        words = self.mask(error_message(raw))[:500]
-        said = f"HTTP {response.status}: {words}"
-        if response.status == 400 and CONTENT_FILTER.search(words):
-            raise RequestError(said)
-        if "insufficient_quota" in words or 300 <= response.status < 500 and response.status not in RETRYABLE_STATUS:
-            about = f"; {advice(self.endpoint)}" if response.status in (401, 403) else ""
-            raise ChatError(
-                f"{self.endpoint} refused ({said}){about}. What was answered before is kept; mend this first"
+        wait = retry_after_seconds(response.headers.get("Retry-After", ""))
+        said = f"HTTP {response.status}: {self.mask(error_message(raw))[:500]}"
+        raise self._failure(response.status, said, wait, whole=False)
+
+    async def _hear(self, response: aiohttp.ClientResponse, answer: Answer) -> None:
+        """Feed an answer. Raises RetryableError if for too long only signs of life come."""
+        patience, loop = SIGNS_OF_LIFE * self.limits.timeout, asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(patience) as limit:
+                async for piece in response.content.iter_any():
+                    if answer.feed(piece):
+                        limit.reschedule(loop.time() + patience)
+        except TimeoutError:
+            if limit.expired():
+                raise RetryableError(f"nothing but signs of life came for {patience:g} s", SLOW) from None
+            raise
+
+    def _failure(self, status: int, said: str, wait: float = 0.0, whole: bool = True) -> Exception:
+        """The exception for what an endpoint said in place of an answer, with HTTP 200 if `whole`."""
+        advice = remedy(status, said, self.endpoint)
+        if CONTENT_FILTER.search(said) and (whole or status == 400):
+            return RequestError(f"{FILTERED}: {said}")
+        fatal = status in FATAL_WITHIN if whole else 300 <= status < 500 and status not in RETRYABLE_STATUS
+        if fatal or UNPAID.search(said):
+            return ChatError(
+                f"{self.endpoint} refused ({said}): {advice}. What was answered before is kept; mend this first"
             )
-        raise RetryableError(said, retry_after_seconds(response.headers.get("Retry-After", "")))
+        return RetryableError(said, advice, wait)
 
     def mask(self, text: str) -> str:
         """Replace every key, since some endpoints repeat them."""

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from distil.evaluate import suites
-from distil.llm.endpoints import check_listening
+from distil.llm.endpoints import check_listening, no_connection
 from distil.models import vllm_server
 from distil.pipeline import estimate, preflight, report
 from distil.pipeline.progress import progress, read_run, report_folder, why_again
@@ -59,6 +59,10 @@ def run(
             say(f"{stage}  {json.dumps(values[stage])}")
         if table := estimate.table(name, stages, values):
             say("\n" + table)
+        for endpoint in dict.fromkeys(asked.endpoint for asked in preflight.roles_asked(stages, values)):
+            if endpoint.startswith("http"):
+                why = no_connection(endpoint)
+                say(f"{endpoint}: " + (f"nobody can be reached there: {why}" if why else "somebody listens there"))
         return 0
     if "07_eval" in stages and values["07_eval"]["engine"] == vllm_server.VLLM:
         vllm_server.check("engine")

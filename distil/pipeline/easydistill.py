@@ -13,7 +13,7 @@ import yaml
 
 from distil.llm.prompts import messages
 from distil.workspace.errors import StageError
-from distil.workspace.files import read_table
+from distil.workspace.files import read_table, read_user_text
 from distil.workspace.parameters import ParameterError, effective
 
 EASYDISTILL = yaml.safe_load((resources.files("distil.pipeline") / "easydistill.yaml").read_text(encoding="utf-8"))
@@ -32,8 +32,8 @@ def read_config(path: Path) -> dict:
     if not path.is_file():
         raise ParameterError(f"{path}: no such file")
     try:
-        config = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        config = json.loads(read_user_text(path))
+    except json.JSONDecodeError as error:
         raise ParameterError(f"{path}: not JSON: {error}; the YAML files of EasyDistill 2 are not read") from None
     if not isinstance(config, dict) or "job_type" not in config:
         raise ParameterError(f"{path}: no field `job_type`; known job types: {', '.join(JOBS)}")

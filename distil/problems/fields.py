@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,8 @@ def text_of(value: object, field: str) -> str:
     >>> text_of(42, "answer")
     '42'
     """
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"field `{field}` is {value}, as some programs write what is missing: write it as a text")
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise ValueError(f"field `{field}` is {KINDS.get(type(value), type(value).__name__)}: write it as a text")
     return str(value)

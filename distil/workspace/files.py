@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import os
@@ -85,23 +86,32 @@ def read_jsonl(path: Path, row_type: type[T] = dict) -> list[T]:
     return rows
 
 
-def read_table(path: Path) -> list[tuple[int, dict]]:
-    """(line or place, row) of a user's file: objects one a line (JSON Lines), or one JSON list of objects.
+def read_user_text(path: Path) -> str:
+    """The text of a user's file, in UTF-8 or, where its byte order mark says so, in UTF-16. Lines end with \\n.
 
-    A byte order mark is accepted. U+2028 and U+0085 end no line. Raises StageError, naming the line, for a file that
-    is not there, is not UTF-8, is neither of the two, or holds no row.
+    Raises StageError, naming the line, for another encoding.
     """
-    if not path.is_file():
-        raise StageError(f"{path}: " + ("a folder, and a file is wanted" if path.is_dir() else "no such file"))
     raw = path.read_bytes()
+    wide = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        text = raw.decode("utf-8-sig")
+        return raw.decode("utf-16" if wide else "utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise StageError(
-            f"{path}, line {line}: not UTF-8 (byte {raw[error.start]:#04x}). Save the file as UTF-8, for instance with "
-            "`iconv -f GB18030 -t UTF-8`, and give the command again"
+            f"{path}, line {line}: not {'UTF-16' if wide else 'UTF-8'} (byte {raw[error.start]:#04x}). Save it as "
+            "UTF-8, for instance with `iconv -f GB18030 -t UTF-8`, and give the command again"
         ) from None
+
+
+def read_table(path: Path) -> list[tuple[int, dict]]:
+    """(line or place, row) of a user's file: objects one a line (JSON Lines), or one JSON list of objects.
+
+    U+2028 and U+0085 end no line. Raises StageError, naming the line, for a file that is not there, is not text
+    (`read_user_text`), is neither of the two, or holds no row.
+    """
+    if not path.is_file():
+        raise StageError(f"{path}: " + ("a folder, and a file is wanted" if path.is_dir() else "no such file"))
+    text = read_user_text(path)
     if text.lstrip().startswith("["):
         rows = list(enumerate(parsed(text, str(path)), 1))
     else:

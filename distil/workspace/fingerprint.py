@@ -12,7 +12,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from distil.workspace.files import digest, local, sha256
+from distil.workspace.files import digest, local, read_user_text, sha256
 
 PACKAGE = Path(str(resources.files("distil")))
 # read when the package is: a kernel that was started before a file was changed works with what the file said then
@@ -87,7 +87,7 @@ def prompts_in_force() -> dict[str, str]:
     if own := os.environ.get("DISTIL_PROMPTS"):
         replaced = {name: Path(own) / name for name in texts}
         texts |= {name: file for name, file in replaced.items() if file.is_file()}
-    return {name: file.read_text(encoding="utf-8") for name, file in texts.items()}
+    return {name: read_user_text(file) for name, file in texts.items()}
 
 
 def extra_fields() -> dict[str, object]:

@@ -187,12 +187,14 @@ def test_every_shape_of_reasoning(text, field, expected):
 def test_a_request_counts_once_however_often_its_answer_is_looked_at(tmp_path, project):
     """A notebook looks at one chain first; four equal prompts are one request."""
     with serve(lambda body: "four words are said") as (endpoint, seen):
-        chat = Chat("m", endpoint, store=tmp_path / "s.jsonl")
+        chat = Chat("m", endpoint, store=tmp_path / "s.jsonl", price="0/100000")
         chat.map(PROMPTS[:1] * 4, max_tokens=9)
         chat.map(PROMPTS[:3], max_tokens=9)
     totals = chat.totals()
     assert len(seen) == 3 and (totals["asked"], totals["from_store"]) == (3, 0)
-    assert (totals["asked_completion_tokens"], totals["stored_completion_tokens"]) == (12, 0)
+    assert (totals["asked_completion_tokens"], totals["stored_completion_tokens"], totals["dollars"]) == (12, 0, 1.2)
+    stored = [json.loads(line)["dollars"] for line in (tmp_path / "s.jsonl").read_text().splitlines()]
+    assert stored == [0.4, 0.4, 0.4]
     again = Chat("m", endpoint, store=tmp_path / "s.jsonl")
     again.map(PROMPTS[:3] * 2, max_tokens=9)
     assert (again.totals()["asked"], again.totals()["from_store"]) == (0, 3)

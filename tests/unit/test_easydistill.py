@@ -96,7 +96,7 @@ def test_a_file_that_is_not_there_stays_as_it_is_written_and_is_named(project, c
 
 
 def test_a_file_of_chains_that_cannot_be_read(project, capsys):
-    (project / "raw.json").write_bytes(b"\xff\xfe[]")
+    (project / "raw.json").write_bytes(b"\xd5\xfd[]")
     (project / "x.json").write_text(json.dumps(STAGE1))
     assert main(["import-config", str(project / "x.json")]) == 2
     assert "raw.json, line 1: not UTF-8" in capsys.readouterr().err

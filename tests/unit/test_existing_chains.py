@@ -290,3 +290,16 @@ def test_the_hub_that_cannot_be_reached_is_one_clear_error(monkeypatch):
 def test_maps_of_chains_against_the_hub(name):
     problems, _, chains = existing.load(f"hub:{name}", 20, 5, 0)
     assert len(problems) >= 20 and sum(bool(c.correct) for c in chains) > 10
+
+
+@pytest.mark.parametrize(("word", "why"), [
+    ("eos_token", None),
+    (None, None),
+    ("MAX_TOKENS", "cut off at the token limit"),
+    ("content_filter", "refused by the provider's content filter"),
+])  # fmt: skip
+def test_the_end_of_a_chain_is_read_as_servers_say_it(tmp_path, word, why):
+    rows = [row | {"finish_reason": word if i % 2 else "stop"} for i, row in enumerate(rows_of(9, **R1))]
+    _, _, chains = existing.load(write(tmp_path / "x.jsonl", rows), 8, 1, 0)
+    told = {chain.why for chain in chains}
+    assert told == {None, why} and all(chain.correct for chain in chains if chain.why is None)

@@ -1,5 +1,6 @@
 """Requests and tokens a minute, seconds, dollars: each limit holds, and a mistyped one is found at once."""
 
+import json
 import time
 
 import pytest
@@ -139,3 +140,35 @@ def test_a_key_among_extra_fields_is_refused_and_not_repeated(extra, monkeypatch
     assert "sk-1" not in str(error.value)
     monkeypatch.setenv("DISTIL_EXTRA", '{"stop_token": "</s>", "max_thought_tokens": 9}')
     assert Limits.read().extra["stop_token"] == "</s>"
+
+
+def test_a_server_that_counts_no_tokens_has_them_estimated_and_says_so(project, tmp_path, capsys):
+    """Every chain had 0 tokens: the shortest was any, and 07 showed 0."""
+
+    def answer(body: dict) -> str:
+        text = "你好" * 100 if "1" in body["messages"][0]["content"] else "word " * 100
+        raise Raw(json.dumps({"choices": [{"message": {"content": text}, "finish_reason": "stop"}]}).encode())
+
+    with serve(answer) as (endpoint, _):
+        for _ in range(2):
+            chat = Chat("m", endpoint, store=tmp_path / "s.jsonl", price="0/1000")
+            replies = chat.map(PROMPTS[:2], max_tokens=500)
+            assert [r.completion_tokens for r in replies] == [124, 150] and all(r.estimated for r in replies)
+    assert chat.totals()["estimated"] == 2 and chat.totals()["stored_completion_tokens"] == 274
+    (told, again) = capsys.readouterr().out.splitlines()
+    assert told == again and "does not count the tokens of requests" in told and "costs are estimates" in told
+    with serve(lambda body: "four words are said") as (endpoint, _):
+        chat = Chat("m", endpoint)
+        assert chat.map(PROMPTS[:1], max_tokens=9)[0].completion_tokens == 4 and "estimated" not in chat.totals()
+
+
+@pytest.mark.parametrize(("extra", "why"), [
+    ('{"seed": 1}', "seed is set by the parameters of the run, and null leaves it out"),
+    ('{"model": null}', "model is set by the parameters of the run$"),
+    ("[1]", "it is no object in braces"),
+    ("{'seed': null}", "Expecting property name enclosed in double quotes"),
+])  # fmt: skip
+def test_a_refused_extra_field_says_why(extra, why, monkeypatch):
+    monkeypatch.setenv("DISTIL_EXTRA", extra)
+    with pytest.raises(ChatError, match=f"DISTIL_EXTRA=.*null leaves a field out.*; {why}"):
+        Limits.read()

@@ -1,4 +1,5 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -171,3 +172,61 @@ def test_fields_of_the_users_own_are_carried_along(tmp_path):
 def test_a_missing_file(tmp_path):
     with pytest.raises(ProblemError, match="no such file"):
         read_file(tmp_path / "none.jsonl", 1, 1)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_file_of_another_editor_is_read(tmp_path, encoding):
+    """As Windows writes it: a byte order mark, two bytes a letter, \\r\\n; with separators of Unicode within a line."""
+    path = tmp_path / "mine.jsonl"
+    asked = ["Wie viel ist\u2028 4 + 5?", "三加四等于几？\u0085"]
+    rows = [json.dumps({"question": text, "answer": 9}, ensure_ascii=False) for text in asked]
+    path.write_bytes("\r\n".join([*rows, ""]).encode(encoding))
+    assert [row.question for row in read_rows(path)] == asked
+    assert [row.question for row in read_questions(path)] == asked
+    assert read_file(path, 1, 1)[1].answer == "9"
+    path.write_bytes(b"\xff\xfe{\x00\x00\xd8")
+    with pytest.raises(StageError, match="mine.jsonl, line 1: not UTF-16"):
+        read_rows(path)
+
+
+@pytest.mark.parametrize("field", ["question", "answer"])
+@pytest.mark.parametrize(("value", "kind"), [
+    ("null", "null"),
+    ("[1]", "a list"),
+    ('{"a": 1}', "an object"),
+    ("true", "true or false"),
+    ("NaN", "nan, as some programs write"),
+])  # fmt: skip
+def test_what_is_no_text_is_no_question_and_no_answer(tmp_path, field, value, kind):
+    path = tmp_path / "mine.jsonl"
+    good = {"question": '"What is 4 + 5?"', "answer": '"9"'}
+    path.write_text("{" + ", ".join(f'"{name}": {text}' for name, text in (good | {field: value}).items()) + "}\n")
+    with pytest.raises(ProblemError, match=f"mine.jsonl, line 1: field `{field}` is {kind}"):
+        read_rows(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "split"), [("validation", "test"), ("dev", "test"), ("Train", "train"), ("TEST", "test")]
+)
+def test_no_row_is_lost_by_the_name_of_its_split(tmp_path, name, split):
+    """Rows of a split of another name were in no set, and in removed.jsonl neither."""
+    other = "train" if split == "test" else "test"
+    rows = [
+        {"question": f"What is {i} + 40?", "answer": i + 40, "split": s} for i, s in enumerate([name] * 3 + [other])
+    ]
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    kept, removed = gather(str(path), 9, 9, 0)
+    assert [row.split for row in kept].count(split) == 3 and len(kept) == 4 and removed == []
+
+
+def test_answers_are_read_in_a_thread_and_without_a_warning(tmp_path, caplog, capfd, monkeypatch):
+    """math-verify warned of a time limit that is ours to keep, and could read no gold answer within a thread."""
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"question": "What is a half?", "answer": "1/2"}\n')
+    for module in ("parser", "grader"):  # it warns once
+        monkeypatch.setattr(f"math_verify.{module}.TIMEOUT_WARNING_SHOWN", False)
+    with ThreadPoolExecutor(1) as pool:
+        (row,) = pool.submit(read_rows, path).result()
+        assert pool.submit(is_correct, r"\boxed{0.5}", row).result()
+    assert is_correct(r"\boxed{0.5}", row) and caplog.text == "" and capfd.readouterr() == ("", "")

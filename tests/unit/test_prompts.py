@@ -8,6 +8,8 @@ from distil.chains.judge import request
 from distil.chains.rewrite import SOME_STUDENT, request_sentences, rewrite_prompt
 from distil.llm.prompts import WORKED_EXAMPLES, messages, prompt_set, template
 from distil.problems.sources import generate
+from distil.workspace.errors import StageError
+from distil.workspace.fingerprint import prompts_in_force
 
 OWN = a_problem(question="What is 4 + 5?", answer="9", source="mine.jsonl")
 OF_A_SUITE = OWN.replace(source="reasoning-gym")
@@ -72,3 +74,17 @@ def test_a_program_is_not_asked_for_in_a_box(kind):
     generated = rewrite_prompt(chain, own.replace(source="distil"), kind)
     values = {"question": own.question, "answer": program, "chain": chain.thought, "student": SOME_STUDENT}
     assert generated == messages(kind, prompts=WORKED_EXAMPLES, **values)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_prompt_of_another_editor_is_the_same_prompt(tmp_path, monkeypatch, encoding):
+    """A byte order mark went to the teacher, and two bytes a letter ended in a traceback."""
+    monkeypatch.setenv("DISTIL_PROMPTS", str(tmp_path))
+    words = "# system\r\n简短。\r\n# user\r\n{question}\r\n"
+    (tmp_path / "fast.md").write_bytes(words.encode(encoding))
+    expected = [{"role": "system", "content": "简短。"}, {"role": "user", "content": "q"}]
+    assert messages("fast", question="q") == expected
+    assert prompts_in_force()["fast.md"] == "# system\n简短。\n# user\n{question}\n"
+    (tmp_path / "fast.md").write_bytes(words.encode("gbk"))
+    with pytest.raises(StageError, match="fast.md, line 2: not UTF-8 .*iconv -f GB18030"):
+        messages("fast", question="q")

@@ -172,3 +172,60 @@ def test_twenty_kills_lose_nothing_and_ask_for_nothing_twice(tmp_path):
     assert sorted(keys(path)) == sorted(request_key(body(i)) for i in range(len(PROMPTS)))
     assert not needless
     assert sum(Counter(asked).values()) <= len(PROMPTS) + 20 * 8, "again only what was under way at a kill"
+
+
+def test_an_answer_is_kept_for_who_gave_it(tmp_path):
+    """A quantised model behind vLLM and the provider's own shared their answers, by the model's name."""
+    path = tmp_path / "s.jsonl"
+    near, far, old = (Reply(text, "", "stop", 1, 1) for text in ("near", "far", "old"))
+    Store(path).put(body(1), old)  # of a store that notes nobody, as a recording
+    Store(path, host="own").put(body(0), near)
+    provider = Store(path, host="api.deepseek.com")
+    assert provider.get(body(0)) is None and request_key(body(0)) not in provider and provider.get(body(1)) == old
+    assert provider.others([request_key(body(i)) for i in range(3)]) == {"own": 1}
+    provider.put(body(0), far)
+    assert [Store(path, host=host).get(body(0)) for host in ("own", "api.deepseek.com", "")] == [near, far, None]
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line.get("host") for line in lines] == [None, "own", "api.deepseek.com"]
+    path.write_text("".join(json.dumps(line, indent=None, sort_keys=True) + "\n" for line in lines))
+    assert Store(path, host="own").get(body(0)) == near, "also of lines of another hand"
+
+
+def test_a_server_of_ones_own_may_move_to_another_port(tmp_path, project, capsys):
+    with serve(lambda b: "yes") as (one, seen), serve(lambda b: "no") as (other, others):
+        for endpoint in (one, other, other.replace("127.0.0.1", "localhost")):
+            chat = Chat("m", endpoint, store=tmp_path / "s.jsonl")
+            assert [r.text for r in chat.map(PROMPTS[:3], max_tokens=5)] == ["yes"] * 3
+        assert (len(seen), len(others)) == (3, 0) and capsys.readouterr().out == ""
+        (tmp_path / "s.jsonl").write_text((tmp_path / "s.jsonl").read_text().replace('"own"', '"api.example.com"'))
+        again = Chat("m", other, store=tmp_path / "s.jsonl").map(PROMPTS[:4], max_tokens=5, label="chains")
+        assert [r.text for r in again] == ["no"] * 4
+        assert capsys.readouterr().out == f"api.example.com has answered 3 of 4 chains; {other} is asked itself\n"
+
+
+@pytest.mark.parametrize("reason", ["insufficient_system_resource", "error", "abort"])
+def test_what_a_server_sent_when_it_broke_off_is_asked_again(reason, tmp_path, project):
+    """Stores of before hold such answers, and no command asked again, not even --force."""
+    path = tmp_path / "s.jsonl"
+    for i, word in enumerate((reason, "stop", "length", "tool_calls")):
+        Store(path).put(body(i), Reply("half", "", word, 3, 4), 0.5)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for compact in (False, True):  # as we write it, and of another hand
+        text = "".join(json.dumps(line, separators=(",", ":") if compact else None) + "\n" for line in lines)
+        path.write_text(text)
+        store = Store(path)
+        assert len(store) == 3 and store.get(body(0)) is None and store.dollars == 2.0, "it was paid for"
+        with serve(lambda b: "whole") as (endpoint, seen):
+            for _ in range(2):
+                replies = Chat("m", endpoint, store=path).map(PROMPTS[:4], max_tokens=5)
+            assert [r.text for r in replies] == ["whole", "half", "half", "half"] and len(seen) == 1
+
+
+def test_answers_of_before_are_read_as_servers_meant_them(tmp_path):
+    store = Store(tmp_path / "s.jsonl")
+    for i, (word, tokens) in enumerate([("", 4), ("", 5), ("eos_token", 4), ("max_tokens", 4)]):
+        store.put(body(i), Reply("yes", "", word, 1, tokens))
+    assert [store.get(body(i)).finish_reason for i in range(4)] == ["stop", "length", "stop", "length"]
+    store.put(body(4), Reply("four words are said", "why not", "stop", 0, 0))
+    read = store.get(body(4))
+    assert read.estimated and (read.prompt_tokens, read.completion_tokens, read.reasoning_tokens) == (4, 5, 1)

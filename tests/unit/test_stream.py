@@ -13,6 +13,7 @@ from loopback import Cut, Raw, Refusal, Said, serve
 from distil.llm import replies
 from distil.llm.cache import ChatError, Reply, Store
 from distil.llm.client import Chat
+from distil.llm.finish import why_unfinished
 from distil.llm.multi_turn import talk
 
 PROMPTS = [[{"role": "user", "content": f"question {i}"}] for i in range(60)]
@@ -112,7 +113,7 @@ BROKEN = {
     "only life": (b": keep-alive\n\n: keep-alive\n\n", "the stream ended before the answer did"),
     "an error": (
         events(delta(content="7"), {"error": {"message": "out of memory"}}),
-        "within the stream: out of memory",
+        "it sent an error: out of memory",
     ),
     "no json": (events(delta(content="7"), '{"choices'), "in an answer of text/event-stream"),
     "no object": (events("[1]"), "no piece of an answer in the stream"),
@@ -360,3 +361,99 @@ def test_no_part_of_a_key_is_left_where_an_error_is_cut_short(before, status, mo
         with pytest.raises(ChatError) as error:
             Chat("m", endpoint).map(PROMPTS[:1], max_tokens=9)
     assert "sk-0" not in str(error.value) and "xxx" in str(error.value)
+
+
+def whole(content, finish_reason, tokens: int = 2, **more) -> dict:
+    usage = {"prompt_tokens": 3, "completion_tokens": tokens}
+    return {"choices": [{"message": {"content": content} | more, "finish_reason": finish_reason}], "usage": usage}
+
+
+@pytest.mark.parametrize(("word", "tokens", "reason", "why"), [
+    ("eos_token", 2, "stop", None),
+    (None, 2, "stop", None),
+    (None, 5, "length", "cut off at the token limit"),
+    ("MAX_TOKENS", 2, "length", "cut off at the token limit"),
+    ("model_length", 2, "length", "cut off at the token limit"),
+    ("stop", 5, "stop", None),
+    ("content_filter", 2, "content_filter", "refused by the provider's content filter"),
+    ("tool_calls", 2, "tool_calls", "ended by tool_calls"),
+])  # fmt: skip
+def test_only_what_reached_the_limit_is_called_cut_off(word, tokens, reason, why):
+    """Every answer that did not end by `stop` was "cut off at the token limit", and so were all of some servers."""
+
+    def answer(body):
+        raise Raw(json.dumps(whole("7", word, tokens)).encode())
+
+    reply, chat, _ = ask(answer)
+    assert (reply.finish_reason, why_unfinished(reply.text, reply.finish_reason)) == (reason, why)
+    assert chat.totals()["cut_off"] == (2 if reason == "length" else 0)
+
+
+def test_a_stream_that_says_its_end_and_no_reason_is_whole():
+    reply, _, seen = ask(lambda body: (_ for _ in ()).throw(Raw(events(delta(content="7"), "[DONE]"), EVENTS)))
+    assert (reply.text, reply.finish_reason, len(seen)) == ("7", "stop", 2)
+
+
+PARTS = [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "7"}]
+
+
+@pytest.mark.parametrize(
+    "content", [PARTS, [{"type": "reasoning", "text": "hm"}, {"type": "output_text", "text": "7"}]]
+)
+@pytest.mark.parametrize("streams", [True, False])
+def test_a_content_of_parts_is_read_and_paid_once(content, streams):
+    """It was asked, and paid, six times, and then refused."""
+
+    def answer(body):
+        if streams:
+            raise Raw(events(*(delta(content=[part]) for part in content), delta("stop"), "[DONE]"), EVENTS)
+        raise Raw(json.dumps(whole(content, "stop")).encode())
+
+    reply, _, seen = ask(answer)
+    assert (reply.text, reply.reasoning, len(seen)) == ("7", "hm", 2)
+
+
+@pytest.mark.parametrize(("code", "requests"), [(402, 1), ("insufficient_quota", 1), (502, 12), (None, 12)])
+def test_an_error_with_http_200_is_judged_by_its_code(code, requests):
+    def answer(body):
+        raise Raw(json.dumps({"error": {"message": "no", "code": code}}).encode())
+
+    with serve(answer) as (endpoint, seen), pytest.raises(ChatError, match="it sent an error: no") as error:
+        Chat("m", endpoint, concurrency=1).map(PROMPTS[:2], max_tokens=5)
+    assert len(seen) == requests
+    assert ("top it up" if requests == 1 else "give the command again later") in str(error.value)
+
+
+def test_an_answer_that_speaks_of_money_is_no_fault_of_the_account():
+    """What to do is told by what the server says, and never by the words of an answer that came in half."""
+    half = events(delta(content="insufficient balance, data_inspection, content_filter"))
+    with serve(lambda body: (_ for _ in ()).throw(Raw(half, EVENTS))) as (endpoint, seen):
+        with pytest.raises(ChatError, match="ended before the answer did.*6 attempts"):
+            Chat("m", endpoint).map(PROMPTS[:1], max_tokens=5)
+    assert len(seen) == 6
+
+
+def test_signs_of_life_alone_are_not_waited_for_without_end(monkeypatch):
+    monkeypatch.setattr("distil.llm.transport.MAX_ATTEMPTS", 1)
+    with pacing([b": keep-alive\n\n"] * 40, 0.05) as endpoint:
+        begun = time.monotonic()
+        with pytest.raises(ChatError, match="nothing but signs of life came for 0.6 s.*raise DISTIL_TIMEOUT"):
+            Chat("m", endpoint, timeout=0.2).map(PROMPTS[:1], max_tokens=5)
+        assert 0.5 < time.monotonic() - begun < 1.5
+    with pacing([*[b": keep-alive\n\n", events(delta(content="7"))] * 12, events(delta("stop"))], 0.05) as endpoint:
+        (reply,) = Chat("m", endpoint, timeout=0.2).map(PROMPTS[:1], max_tokens=5)
+    assert reply.text == "7" * 12, "longer than that limit, with words in it"
+
+
+@pytest.mark.parametrize("name", ["seed", "top_p", "max_tokens", "stream"])
+def test_null_among_the_extra_fields_leaves_a_field_out(name, tmp_path):
+    """It is not sent, and the stored request has it: samples differ by their seeds, and recordings are found."""
+    with serve(lambda body: "7") as (endpoint, seen):
+        plain = Chat("m", endpoint, store=tmp_path / "plain.jsonl")
+        chat = Chat("m", endpoint, store=tmp_path / "s.jsonl", extra={name: None})
+        for each in (plain, chat):
+            assert len(each.map(PROMPTS[:1] * 2, max_tokens=5, temperature=0.7, seeds=[1, 2])) == 2
+    assert all(name in body for body in seen.raw[:2]) and not any(name in body for body in seen.raw[2:])
+    assert len(seen) == 4 and chat.totals()["left_out"] == [name]
+    keys = [{json.loads(line)["key"] for line in each.store.path.read_text().splitlines()} for each in (plain, chat)]
+    assert keys[0] == keys[1]

@@ -54,7 +54,7 @@ def test_a_slow_chain_is_thought_and_word_and_a_fast_one_the_word_alone(asked):
 @pytest.mark.parametrize(("text", "finish", "why"), [
     ("", "length", "thought until the token limit, said nothing"),
     ("First 4 +", "length", "cut off at the token limit"),
-    (STEPS, "content_filter", "ended by content_filter"),
+    (STEPS, "content_filter", "refused by the provider's content filter"),
 ])  # fmt: skip
 @pytest.mark.parametrize("style", ["fast", "slow"])
 def test_an_answer_that_is_not_whole_is_named_for_what_it_is(asked, style, text, finish, why):
