@@ -9,6 +9,7 @@ from pathlib import Path
 from distil.evaluate.answers import right
 from distil.llm.client import Chat
 from distil.llm.prompts import prompt_of
+from distil.models.student import identity
 from distil.problems.errors import ProblemError
 from distil.problems.sources import read_rows
 from distil.verify.registry import verifiable
@@ -62,7 +63,9 @@ def filter_file(args: Namespace) -> int:
     ProblemError or ChatError for bad input before anything is asked.
     """
     source, out = Path(args.input), Path(args.output)
-    removed_file, store = out.with_suffix(".removed.jsonl"), out.with_suffix(".responses.jsonl")
+    weights = identity(args.model)  # of a folder, which may be trained again under the same name
+    known = f".{weights[:8]}" if weights != args.model else ""
+    removed_file, store = out.with_suffix(".removed.jsonl"), out.with_suffix(f"{known}.responses.jsonl")
     if out.suffix != ".jsonl" or source.resolve() in (out.resolve(), removed_file.resolve(), store.resolve()):
         raise ProblemError(f"{out}: name another file that ends in .jsonl for the problems that are kept")
     if args.samples < 1 or args.max_tokens < 1:

@@ -8,7 +8,7 @@ from loopback import serve
 from distil.cli import main
 from distil.evaluate.pass_rate import by_pass_rate, pass_rates
 from distil.problems.errors import ProblemError
-from distil.workspace.files import read_jsonl
+from distil.workspace.files import read_jsonl, write_jsonl, write_text
 from distil.workspace.rows import Problem
 
 
@@ -90,3 +90,14 @@ def test_refused(tmp_path, monkeypatch, capsys, arguments, message):
     assert main(["filter", *arguments, "--endpoint", "http://localhost:1/v1", "--model", "m"]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_student_in_a_folder_that_was_trained_again_is_asked_again(tmp_path, project):
+
+    pupil, asked = tmp_path / "pupil", ["filter", str(tmp_path / "all.jsonl"), str(tmp_path / "out.jsonl")]
+    write_jsonl(tmp_path / "all.jsonl", [problem("easy")])
+    with serve(lambda body: r"\boxed{1}") as (endpoint, seen):
+        for number, weights in ((4, "v"), (4, "v"), (8, "w")):
+            write_text(pupil / "model.safetensors", weights)
+            assert main([*asked, "--endpoint", endpoint, "--model", str(pupil)]) == 0
+            assert len(seen) == number
