@@ -104,7 +104,7 @@ def place(name: str, base: str, stage: Stage, student_format: str = "plain") -> 
     if name not in published() and "/" not in name:
         formats.require(name, stage.input(home(name)), student_format)
         return str(stage.input(home(name))), stage.inputs[home(name)]
-    folder = Path(name) if os.path.isdir(name) else pull(name)
+    folder = Path(name).absolute() if os.path.isdir(name) else pull(name)
     if formats.format_in(folder) != "plain":
         formats.require(name, folder, student_format)
     return str(folder), f"{name}@{folder.name}" if folder.parent.name == "snapshots" else sha256(folder)
