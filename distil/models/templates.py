@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 from distil.models import formats
 from distil.workspace.errors import StageError
 
 ASKED = [{"role": "user", "content": "?"}]
 ANSWER = "ANSWER"  # stands for one, to see what a template writes around it
+
+
+def no_template(student: str) -> StageError:
+    """The error for a tokenizer without a chat template."""
+    return StageError(
+        f"{student} has no chat template, as base models often have none: choose the model that was trained to chat "
+        "(often named -Instruct), or give a folder with its weights, its tokenizer and a chat_template.jinja"
+    )
+
+
+def check_folder(student: str) -> None:
+    """Raise StageError for a student in a folder without a chat template; of a model elsewhere nothing is known yet."""
+    folder = Path(student).expanduser()
+    config = folder / "tokenizer_config.json"
+    if config.exists() and not (folder / "chat_template.jinja").exists():
+        if not json.loads(config.read_text(encoding="utf-8")).get("chat_template"):
+            raise no_template(student)
 
 
 def prompt_text(tokenizer, messages: list[dict]) -> str:
@@ -17,11 +37,7 @@ def prompt_text(tokenizer, messages: list[dict]) -> str:
     from jinja2 import TemplateError
 
     if not tokenizer.chat_template:
-        raise StageError(
-            f"{tokenizer.name_or_path} has no chat template, as base models often have none: choose the model that was "
-            "trained to chat (often named -Instruct), or give a folder with its weights, its tokenizer and a "
-            "chat_template.jinja"
-        )
+        raise no_template(tokenizer.name_or_path)
     try:
         return tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     except (ValueError, TemplateError) as error:  # one that knows no system turn, say

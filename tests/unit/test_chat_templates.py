@@ -1,6 +1,7 @@
 """Students of other families: one BOS, the token that ends an answer, and padding, where they are trained or asked."""
 
 import json
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +16,9 @@ from distil.llm.prompts import prompt_of
 from distil.models import formats, student, templates
 from distil.models.student import encode_prompt, generate, load, load_tokenizer
 from distil.models.weights import resolve, tiny_random
+from distil.pipeline import preflight
 from distil.train import examples, gkd, grpo, packing, preference, reward_model, rewards, sft
+from distil.train.recipe import Recipe
 from distil.workspace.errors import StageError
 from distil.workspace.rows import Pair
 
@@ -203,6 +206,8 @@ def test_a_base_model_without_a_template_is_refused_before_work(tmp_path):
     with pytest.raises(StageError, match="base has no chat template, as base models often have none: choose"):
         sft.sft([ROW], [], folder, tmp_path / "out", epochs=1, method="full", callbacks=[Note()], **SETTINGS)
     assert not began and not (tmp_path / "out").exists()
+    with pytest.raises(StageError, match="has no chat template"):  # before the stages that cost money
+        preflight.check_training(asdict(Recipe(**SETTINGS, method="full", epochs=1)) | {"student": folder, "train": ""})
     with pytest.raises(StageError, match="has no chat template"):
         reward_model.reward_text(load_tokenizer(folder), prompt_of(PROBLEM), "")
 
