@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from distil.chains import judge
+from distil.llm.prompts import prompt_of
 from distil.train import reward_model
 from distil.train.reward_model import GradedChain
 from distil.workspace.environment import environment
@@ -34,8 +35,8 @@ def judged_rows(run: str) -> list[GradedChain]:
     for chain in chains:
         if chain.id in grades or chain.correct is False:
             rv, cd = grades.get(chain.id, (None, None))
-            question, text = problems[chain.problem_id].question, chain.full_text
-            rows.append(GradedChain(problem_id=chain.problem_id, question=question, text=text, rv=rv, cd=cd,
+            asked, text = prompt_of(problems[chain.problem_id]), chain.full_text
+            rows.append(GradedChain(problem_id=chain.problem_id, asked=asked, text=text, rv=rv, cd=cd,
                                     correct=int(chain.correct)))  # fmt: skip
     return rows
 

@@ -16,6 +16,7 @@ from distil.llm.endpoints import check_endpoint
 from distil.llm.limits import Limits
 from distil.models import formats
 from distil.models.student import Generated, encode_prompt, generate, sampling
+from distil.models.templates import stop_ids
 from distil.models.vllm_server import DEFAULT_CONCURRENCY, VLLM
 from distil.workspace.errors import StageError
 from distil.workspace.files import digest
@@ -125,10 +126,10 @@ def paged(
         yield from batched(model, tokenizer, batches, **settings)
         return
     requests = [request for batch in batches for request in batch]
-    opened = formats.opened(tokenizer)
+    opened, ends = formats.opened(tokenizer), stop_ids(model, tokenizer)
     generation = GenerationConfig(
         max_new_tokens=max_new_tokens,
-        eos_token_id=tokenizer.eos_token_id,
+        eos_token_id=ends,
         pad_token_id=tokenizer.pad_token_id,
         **sampling(temperature),
     )
@@ -153,7 +154,7 @@ def paged(
                 rows += next(batched(model, tokenizer, [[request]], **settings))
                 continue
             written = output.generated_tokens
-            stopped = tokenizer.eos_token_id in written
+            stopped = any(token in ends for token in written)
             text = formats.whole(opened, tokenizer.decode(written, skip_special_tokens=True).strip())
             rows.append(Generated(text, len(written), "stop" if stopped else "length", seconds))
         yield rows

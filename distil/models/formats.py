@@ -132,11 +132,18 @@ def whole(begun: str, text: str) -> str:
 
 
 def request_fields(folder: str, student_format: str) -> dict:
-    """What a request to a server must hold so that the chat is rendered in this format; {} for most models.
+    """What a request to a server must hold so that chats are rendered in this format and end; {} for most models.
 
-    A model that is served with its publisher's template may think unless it is told not to. `folder` has the template;
-    it is empty for a model that is not here.
+    A model that is served with its publisher's template may think unless it is told not to. A server takes an
+    adapter's end token to be its base's; where it is another, the adapter's folder says so (`train.model.save_ends`).
+    `folder` has the template; it is empty for a model that is not here.
     """
-    files = [Path(folder) / name for name in ("chat_template.jinja", "tokenizer_config.json")] if folder else []
+    if not folder:
+        return {}
+    files = [Path(folder) / name for name in ("chat_template.jinja", "tokenizer_config.json")]
     knows = any(SWITCH in file.read_text(encoding="utf-8") for file in files if file.exists())
-    return {"chat_template_kwargs": {SWITCH: student_format == "think"}} if knows else {}
+    fields: dict = {"chat_template_kwargs": {SWITCH: student_format == "think"}} if knows else {}
+    adapter, ends = Path(folder) / "adapter_config.json", Path(folder) / "generation_config.json"
+    if adapter.exists() and ends.exists():
+        fields["stop_token_ids"] = json.loads(ends.read_text(encoding="utf-8"))["eos_token_id"]
+    return fields

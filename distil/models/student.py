@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distil.models import formats
+from distil.models.templates import prompt_text, settle_special_tokens, stop_ids
 from distil.models.weights import resolve
 from distil.workspace.environment import choose_dtype
-from distil.workspace.errors import StageError
 from distil.workspace.files import digest, local, sha256
 
 TOP_P = 0.95  # of every sampled answer, as in `distil.llm.cache.request`
@@ -31,7 +31,8 @@ class Generated:
 def load_tokenizer(folder: str, student_format: str = ""):
     """The tokenizer of a student, padding on the left as batched generation needs.
 
-    Its chat template is pinned to `student_format`, by default the one that the student in the folder was taught.
+    Its chat template is pinned to `student_format`, by default the one that the student in the folder was taught. Its
+    end token is the one that ends an answer there.
     """
     from transformers import AutoTokenizer
 
@@ -39,8 +40,7 @@ def load_tokenizer(folder: str, student_format: str = ""):
     formats.pin(tokenizer, student_format or formats.format_in(folder))
     tokenizer.padding_side = "left"
     tokenizer.clean_up_tokenization_spaces = False  # an answer is decoded as it was written
-    if tokenizer.pad_token is None or tokenizer.pad_token == tokenizer.eos_token:
-        tokenizer.pad_token = next(t for t in tokenizer.all_special_tokens if t != tokenizer.eos_token)
+    settle_special_tokens(tokenizer)
     return tokenizer
 
 
@@ -82,20 +82,11 @@ def encode_prompt(tokenizer, messages: list[dict]) -> list[int]:
 
     An assistant turn at the end is left open: the student goes on from its last word.
     """
-    from jinja2 import TemplateError
-
     begun = ""
     if messages[-1]["role"] == "assistant":
         *messages, last = messages
         begun = last["content"].removeprefix(formats.opened(tokenizer))
-    try:
-        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
-    except (ValueError, TemplateError) as error:  # no template at all, or one that knows no system turn
-        raise StageError(
-            f"the chat template of {tokenizer.name_or_path} cannot render what the student is asked "
-            f"({', '.join(turn['role'] for turn in messages)}): {error}. Choose a model that was trained to chat; a "
-            "system turn can be left out of the prompt `student` (see DISTIL_PROMPTS)"
-        ) from None
+    ids = tokenizer(prompt_text(tokenizer, messages), add_special_tokens=False)["input_ids"]
     return ids + tokenizer(begun, add_special_tokens=False)["input_ids"]
 
 
@@ -108,7 +99,7 @@ def stream(model, tokenizer, messages: list[dict], max_new_tokens: int) -> None:
         **inputs.to(model.device),
         **sampling(0.0),
         max_new_tokens=max_new_tokens,
-        eos_token_id=tokenizer.eos_token_id,
+        eos_token_id=stop_ids(model, tokenizer),
         pad_token_id=tokenizer.pad_token_id,
         streamer=TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True),
     )
@@ -170,7 +161,8 @@ def generate(
     """
     import torch
 
-    settings, opened = sampling(temperature), formats.opened(tokenizer)
+    settings, opened, ends = sampling(temperature), formats.opened(tokenizer), stop_ids(model, tokenizer)
+    of_ends = torch.tensor(ends, device=model.device)
     for start in range(0, len(prompts), batch_size):
         ids = [encode_prompt(tokenizer, p) for p in prompts[start : start + batch_size]]
         batch = tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(model.device)
@@ -183,14 +175,14 @@ def generate(
                     input_ids=tokens,
                     attention_mask=mask,
                     max_new_tokens=min(BLOCK, max_new_tokens - (tokens.shape[1] - width)),
-                    eos_token_id=tokenizer.eos_token_id,
+                    eos_token_id=ends,
                     pad_token_id=tokenizer.pad_token_id,
                     past_key_values=cache,
                     **settings,
                 )
                 for row, answer in zip(active.tolist(), tokens[:, width:].tolist(), strict=True):
                     written[row] = answer
-                writing = (tokens[:, width:] != tokenizer.eos_token_id).all(dim=1)
+                writing = ~torch.isin(tokens[:, width:], of_ends).any(dim=1)
                 if until:
                     texts = tokenizer.batch_decode(tokens[:, width:])
                     writing &= torch.tensor([not until(text) for text in texts], device=writing.device)
@@ -202,8 +194,8 @@ def generate(
         seconds = (time.perf_counter() - begun) / len(ids)
         rows = []
         for row in written:
-            stopped = tokenizer.eos_token_id in row
-            answer = row[: row.index(tokenizer.eos_token_id) + 1] if stopped else row
+            end = next((place for place, token in enumerate(row) if token in ends), None)
+            answer = row if end is None else row[: end + 1]
             text = formats.whole(opened, tokenizer.decode(answer, skip_special_tokens=True).strip())
-            rows.append(Generated(text, len(answer), "stop" if stopped else "length", round(seconds, 6)))
+            rows.append(Generated(text, len(answer), "length" if end is None else "stop", round(seconds, 6)))
         yield rows

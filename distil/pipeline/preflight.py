@@ -13,7 +13,7 @@ from distil.llm import roles
 from distil.llm.cache import ChatError
 from distil.llm.endpoints import Role, check_model
 from distil.llm.limits import Limits
-from distil.models import published
+from distil.models import published, templates
 from distil.models.vllm_server import VLLM
 from distil.pipeline import report
 from distil.problems.errors import ProblemError
@@ -202,8 +202,9 @@ def check_problems(given: dict, alone: bool) -> None:
 
 
 def check_training(given: dict) -> None:
-    """Raise StageError for settings of 04, or rows of one's own, that cannot be trained with."""
+    """Raise StageError for settings of 04, a student or rows of one's own, that cannot be trained with."""
     Recipe(**{setting.name: given[setting.name] for setting in fields(Recipe)})
+    templates.check_folder(given["student"])
     if given["train"]:
         own_rows.check(given["train"], given["student_format"])
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from distil.train.checkpoints import discard_those_of_other_requests, last_checkpoint
+from distil.train.checkpoints import discard_those_of_other_requests, last_checkpoint, sealing_callback
 from distil.train.errors import resource_errors_explained
 from distil.train.log import throughput_callback, write_log
 from distil.train.model import save_student
@@ -98,7 +98,6 @@ def trainer_arguments(
         "logging_steps": max(1, steps // 40),
         "save_strategy": "steps",
         "save_steps": max(1, -(-steps // 4)),
-        "save_total_limit": 1,
         "report_to": "none",
         "disable_tqdm": quiet(),
         "dataloader_pin_memory": torch.cuda.is_available(),
@@ -129,7 +128,7 @@ def on_one_gpu(config):
 
 
 def train(trainer, out: Path, cache: ResultCache, base: str | None) -> list[dict]:
-    """Train, from the last complete checkpoint of the same request if there is one; returns the trainer's log.
+    """Train, from the last whole checkpoint of the same request if there is one; returns the trainer's log.
 
     The student, its tokenizer and the log (`log.csv`) go to `out`; an adapter names its base by `base`. Checkpoints of
     other requests are removed first, all checkpoints at the end. The cached result marks a finished student: it is
@@ -140,9 +139,11 @@ def train(trainer, out: Path, cache: ResultCache, base: str | None) -> list[dict
     if quiet():
         trainer.remove_callback(PrinterCallback)  # it would print a line a step; log.csv has them
     trainer.add_callback(throughput_callback())
+    trainer.callback_handler.callbacks.insert(0, sealing_callback(trainer.accelerator))  # before any that may fail
     checkpoints = Path(trainer.args.output_dir)
     if trainer.is_world_process_zero():
         discard_those_of_other_requests(checkpoints, cache.request)
+        last_checkpoint(checkpoints)  # removes what is damaged, before the others look
     trainer.accelerator.wait_for_everyone()
     with resource_errors_explained(checkpoints):
         trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))

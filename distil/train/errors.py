@@ -45,9 +45,10 @@ def resource_errors_explained(checkpoints: Path) -> Iterator[None]:
             ) from error
         if is_disk_full(error):
             last = last_checkpoint(checkpoints)
-            on = f"from {Path(last).name}" if last else "from its beginning, as no checkpoint was complete"
+            on = f"from {Path(last).name}" if last else "from its beginning, as no checkpoint was whole"
+            free = shutil.disk_usage(checkpoints.parent).free / 2**30
             raise StageError(
-                f"no room to save in {checkpoints.parent} ({shutil.disk_usage(checkpoints).free / 2**30:.2f} GiB free "
+                f"no room to save in {checkpoints.parent} ({free:.2f} GiB free "
                 f"on that disk): make room and run this again, and the training goes on {on}"
             ) from error
         raise

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from distil.models import formats
 from distil.models.student import encode_prompt
+from distil.models.templates import check_opening
 from distil.train.packing import by_rows, by_tokens, tokens_of
 from distil.workspace.errors import StageError
 from distil.workspace.rows import TrainingRow
@@ -21,21 +22,17 @@ def default_batch_size() -> int:
     return 16 if torch.cuda.is_available() else 4
 
 
-def encode_rows(rows: Sequence[TrainingRow], tokenizer, max_length: int) -> tuple[list[dict], int]:
-    """(encoded rows, number left out as longer than `max_length`).
+def encode(rows: Sequence[TrainingRow], tokenizer) -> list[dict]:
+    """Each row as {input_ids, completion_mask}: the prompt as inference renders it, the completion, and its end token.
 
-    An encoded row is {input_ids, completion_mask}: the prompt exactly as inference renders it, then the completion
-    and the end token. The mask is 1 on the tokens that the loss is taken of. No row is cut. Raises StageError for a
-    row whose output is empty: it would teach the student to say nothing; and for one in another form than the format
-    that the tokenizer is pinned to.
+    The mask is 1 on the tokens that the loss is taken of. Raises StageError for a row whose output is empty: it would
+    teach the student to say nothing; for one in another form than the format that the tokenizer is pinned to; and for
+    a chat template that begins an answer otherwise than it asks for one.
     """
-    encoded, too_long = [], 0
+    encoded = []
+    if rows:
+        check_opening(tokenizer)
     opened, student_format = formats.opened(tokenizer), formats.pinned(tokenizer)
-    if opened and student_format != "think":
-        raise StageError(
-            f"the chat template of {tokenizer.name_or_path} begins every answer with <think>: give "
-            "student_format=think, or choose another model"
-        )
     for row in rows:
         if not row.output.strip():
             raise StageError(f"the training row of problem {row.problem_id!r} has no output: leave it out")
@@ -47,11 +44,36 @@ def encode_rows(rows: Sequence[TrainingRow], tokenizer, max_length: int) -> tupl
             )
         written = tokenizer(row.output.removeprefix(opened), add_special_tokens=False)["input_ids"]
         completion = [*written, tokenizer.eos_token_id]
-        if len(prompt) + len(completion) > max_length:
-            too_long += 1
-            continue
         encoded.append({"input_ids": prompt + completion, "completion_mask": [0] * len(prompt) + [1] * len(completion)})
-    return encoded, too_long
+    return encoded
+
+
+def encode_rows(rows: Sequence[TrainingRow], tokenizer, max_length: int) -> tuple[list[dict], int]:
+    """(rows as `encode` has them, number left out as longer than `max_length`). No row is cut."""
+    encoded = encode(rows, tokenizer)
+    fits = [row for row in encoded if len(row["input_ids"]) <= max_length]
+    return fits, len(encoded) - len(fits)
+
+
+def validation_sample(
+    rows: Sequence[TrainingRow], tokenizer, max_length: int, n: int, seed: int
+) -> tuple[list[dict], int]:
+    """(at most `n` of the encoded rows that fit, number of those that fit), in the rows' order.
+
+    Of each task there are as many as is its share, drawn at random: files come a task after the other. Rows without
+    tasks are drawn from all alike.
+    """
+    encoded, rng = encode(rows, tokenizer), random.Random(seed)
+    of_task: dict[str, list[int]] = {}
+    for place, (row, ids) in enumerate(zip(rows, encoded, strict=True)):
+        if len(ids["input_ids"]) <= max_length:
+            of_task.setdefault(row.task, []).append(place)
+    along: list[tuple[float, int]] = []  # each task spread over 0 to 1
+    for places in of_task.values():
+        rng.shuffle(places)
+        offset = rng.random()  # else rare tasks would all come late
+        along += [((nth + offset) / len(places), place) for nth, place in enumerate(places)]
+    return [encoded[place] for place in sorted(place for _, place in sorted(along)[:n])], len(along)
 
 
 def fitting(rows: Sequence[TrainingRow], tokenizer, max_length: int) -> tuple[list[dict], int]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distil.models.student import base_of, identity, load, load_tokenizer
+from distil.models.templates import stop_ids
 from distil.models.weights import resolve
 from distil.train import memory
 from distil.train.common import ResultCache, dataset, on_one_gpu, train, trainer_arguments
@@ -204,6 +205,7 @@ def distil_from_logits(
         # them itself, and teach whatever the template puts after the end token.
         train_dataset=dataset([row | {"prompt": ""} for row in chosen.ordered]),
     )
+    trainer.generation_config.eos_token_id = stop_ids(trainer.model, tokenizer)
     # else the loss of the student's own completions would be divided by the number of tokens in those they replaced
     trainer.model_accepts_loss_kwargs = False
     log = train(trainer, out, cache, base=base_of(student_folder))

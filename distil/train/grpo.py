@@ -19,7 +19,7 @@ from distil.train.log import last_value
 from distil.train.model import backend, load_student_for_training
 from distil.train.packed_policy import PackedPolicy
 from distil.train.reward_model import RewardModel
-from distil.train.rewards import TERMS, Step, check_spread, length_trend, reward_terms, steps_of
+from distil.train.rewards import TERMS, Step, both_ends, check_spread, length_trend, reward_terms, steps_of
 from distil.train.writing import TimedWriting, engine, engine_settings, without_bars
 from distil.verify.registry import verifiable
 from distil.workspace.errors import StageError
@@ -37,8 +37,8 @@ class GRPOResult(Row):
     steps: int
     completions: int
     tokens: int  # of the completions
-    reward_first: float
-    reward_last: float
+    reward_first: float  # mean over the first `reward_steps` steps
+    reward_last: float  # the same of the last
     stuck: int  # steps in which no group of attempts had any difference of reward
     length: str  # steady, collapse or explosion: of `rewards.length_trend`
     length_ratio: float
@@ -47,6 +47,9 @@ class GRPOResult(Row):
     grading_s: float  # while attempts were graded
     tokens_per_s: int  # of writing alone
     engine: str  # vllm or transformers
+    reward_steps: int = 1  # an earlier version took one
+    reward_first_pm: float | None = None  # twice the standard error; None with one step
+    reward_last_pm: float | None = None
 
 
 def problems_per_step() -> int:
@@ -128,7 +131,7 @@ def reward_functions(
         if key not in known:
             known.clear()  # the functions are called one after the other on the same completions
             problems = [Problem.from_dict(json.loads(text)) for text in problem]
-            grades = judge.grades([p.question for p in problems], [formats.untagged(text) for text in texts])
+            grades = judge.grades([prompt_of(p) for p in problems], [formats.untagged(text) for text in texts])
             solved = right(texts, problems, boxed_only=True)
             known[key] = [
                 reward_terms(text, p, rv=rv, cd=cd, used=len(ids) / max_completion, correct=correct, **shared)
@@ -191,7 +194,7 @@ def grpo(
     rows = [{"prompt": prompt_of(p, student_format), "problem": json.dumps(p.to_dict())} for p in usable]
     attempts = problems_per_step() * group
     longest = max(len(encode_prompt(tokenizer, row["prompt"])) for row in rows) + max_completion
-    vllm, for_vllm = engine_settings(student, longest)
+    vllm, for_vllm = engine_settings(student, longest, tokenizer.eos_token_id)
     taken = sum(file.stat().st_size for file in Path(reward_model).glob("*.safetensors")) / memory.GIB + for_vllm
     packed = packs(student)
     planned = plan_learning(student, attempts, longest, taken, packed)
@@ -254,8 +257,7 @@ def summary(steps: Sequence[Step], attempts: int) -> dict:
         "steps": len(steps),
         "completions": attempts * len(steps),
         "tokens": round(sum(attempts * step.tokens for step in steps)),
-        "reward_first": round(steps[0].reward, 3),
-        "reward_last": round(steps[-1].reward, 3),
+        **both_ends([step.reward for step in steps]),
         "stuck": sum(step.stuck == 1 for step in steps),
         "length": word,
         "length_ratio": ratio,

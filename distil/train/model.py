@@ -10,6 +10,7 @@ from importlib import util
 from pathlib import Path
 
 from distil.models.student import base_of
+from distil.models.templates import stop_ids
 from distil.models.weights import resolve
 from distil.train import attention
 from distil.workspace.environment import choose_dtype, give_memory_back
@@ -103,8 +104,8 @@ def load_for_training(
 ):
     """A model to train: with a fresh LoRA adapter (`lora`, `qlora`), or whole but for its embeddings (`full`).
 
-    `gradient_checkpointing` is for Unsloth alone; plain TRL takes it from the trainer's arguments. Raises StageError
-    for an unknown method, or for `qlora` without Unsloth.
+    What is trained is the same with every backend. `gradient_checkpointing` is for Unsloth alone; plain TRL takes it
+    from the trainer's arguments. Raises StageError for an unknown method, or for `qlora` without Unsloth.
     """
     import torch
 
@@ -126,9 +127,11 @@ def load_for_training(
             use_gradient_checkpointing=recompute,
         )
         if method != "full":
-            student = FastLanguageModel.get_peft_model(
+            return FastLanguageModel.get_peft_model(
                 student, target_modules=TARGETS, random_state=seed, use_gradient_checkpointing=recompute, **adapter
             )
+        freeze_embeddings(student)
+        student.enable_input_require_grads()  # its checkpointing passes on no gradient where none comes in
         return student
     from transformers import AutoModelForCausalLM
 
@@ -147,8 +150,21 @@ def load_for_training(
 
         torch.manual_seed(seed)
         return get_peft_model(student, LoraConfig(target_modules=TARGETS, task_type="CAUSAL_LM", **adapter))
-    student.get_input_embeddings().weight.requires_grad_(False)  # a fifth of the model, and these words are known
+    freeze_embeddings(student)
     return student
+
+
+def freeze_embeddings(model) -> None:
+    """Leave the table of token embeddings as it is, and an output layer that shares it: these words are known.
+
+    Of a small model it is a fifth of the weights or more, of one with 7 billion a fourteenth.
+    """
+    model.get_input_embeddings().weight.requires_grad_(False)
+
+
+def trained_weights(model) -> int:
+    """How many weights a training changes."""
+    return sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
 
 
 def load_student_for_training(folder: str, max_length: int | None = None, packed: bool = False):
@@ -171,7 +187,7 @@ def load_student_for_training(folder: str, max_length: int | None = None, packed
     how = {"dtype": torch.float32, "attn_implementation": attention.NAME if packed else None}
     if base is None:
         model = AutoModelForCausalLM.from_pretrained(folder, **how)
-        model.get_input_embeddings().weight.requires_grad_(False)
+        freeze_embeddings(model)
         return model
     from peft import PeftModel
 
@@ -203,6 +219,8 @@ def save_student(trainer, out: Path, base: str | None) -> None:
     from peft import PeftModel
 
     model = trainer.accelerator.unwrap_model(trainer.model)
+    if base and trainer.is_world_process_zero():
+        save_ends(model, trainer.processing_class, base, out)
     if not isinstance(model, PeftModel) or trainer.is_fsdp_enabled:
         trainer.save_model(str(out))  # gathers what lies on several GPUs
         name_base(out, base)
@@ -214,6 +232,20 @@ def save_student(trainer, out: Path, base: str | None) -> None:
     config.inference_mode = True
     # the embeddings are the base's own; "auto" would ask the Hub whether they are
     model.save_pretrained(str(out), selected_adapters=["default"], save_embedding_layers=False)
+
+
+def save_ends(model, tokenizer, base: str, out: Path) -> None:
+    """Write the tokens that end an adapter's answers beside it, where the tokenizer of its base names another one.
+
+    Whole models have them in their generation_config.json anyway.
+    """
+    from peft import PeftModel
+    from transformers import AutoTokenizer, GenerationConfig
+
+    (out / "generation_config.json").unlink(missing_ok=True)  # of another request, perhaps
+    if isinstance(model, PeftModel) and AutoTokenizer.from_pretrained(resolve(base)).eos_token != tokenizer.eos_token:
+        ends = {"eos_token_id": stop_ids(model, tokenizer), "pad_token_id": tokenizer.pad_token_id}
+        GenerationConfig(**ends).save_pretrained(out)
 
 
 def name_base(out: Path, base: str | None) -> None:

@@ -138,7 +138,7 @@ def distil_on_policy(
     from trl import DistillationConfig
 
     longest = max(len(encode_prompt(tokenizer, row["prompt"])) for row in rows) + max_completion
-    vllm, for_vllm = engine_settings(student_folder, longest)
+    vllm, for_vllm = engine_settings(student_folder, longest, tokenizer.eos_token_id)
     planned = memory.plan_further(
         student_folder,
         batch_size=batch_size,

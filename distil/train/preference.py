@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distil.models import formats
-from distil.models.student import base_of, identity, load_tokenizer
+from distil.models.student import base_of, encode_prompt, identity, load_tokenizer
 from distil.train.common import ResultCache, dataset, eval_arguments, on_one_gpu, train, trainer_arguments
 from distil.train.log import last_value
 from distil.train.model import load_student_for_training, prepare_backend
@@ -58,6 +58,9 @@ def cogpo_trainer_class():
             )
             super().__init__(*args, **kwargs)
 
+        def _prepare_dataset(self, dataset, *_):
+            return dataset  # it is encoded already
+
         def _set_signature_columns_if_needed(self):
             super()._set_signature_columns_if_needed()
             if "beta" not in self._signature_columns:
@@ -73,30 +76,31 @@ def cogpo_trainer_class():
     return CogPOTrainer
 
 
-def render(pairs: Sequence[Pair], tokenizer) -> list[dict]:
-    """Pairs as plain text: the prompt as inference renders it, so that only the answers and an end token follow."""
+def encode_pairs(pairs: Sequence[Pair], tokenizer) -> list[dict]:
+    """Pairs as token ids, as the trainer takes them: the prompt as inference renders it, and both answers to their end.
+
+    TRL would tokenise texts with special tokens, and put a second BOS before a prompt whose template writes one.
+    """
     opened = formats.opened(tokenizer)
+
+    def answer(text: str) -> list[int]:
+        ids = tokenizer(text.removeprefix(opened), add_special_tokens=False)["input_ids"]
+        return [*ids, tokenizer.eos_token_id]
+
     return [
         {
-            "prompt": tokenizer.apply_chat_template(row.prompt, tokenize=False, add_generation_prompt=True),
-            "chosen": row.chosen.removeprefix(opened),
-            "rejected": row.rejected.removeprefix(opened),
+            "prompt_ids": encode_prompt(tokenizer, row.prompt),
+            "chosen_ids": answer(row.chosen),
+            "rejected_ids": answer(row.rejected),
             "beta": row.beta,
         }
         for row in pairs
     ]
 
 
-def too_long(rows: Sequence[dict], tokenizer, max_length: int) -> list[bool]:
-    """For each rendered pair: would `max_length` tokens cut either side off, and with it the answer?"""
-    return [
-        max(
-            len(tokenizer(row["prompt"] + row[side], add_special_tokens=False)["input_ids"]) + 1
-            for side in ("chosen", "rejected")
-        )
-        > max_length
-        for row in rows
-    ]
+def too_long(row: dict, max_length: int) -> bool:
+    """Would `max_length` tokens cut either side of an encoded pair off, and with it the answer?"""
+    return len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) > max_length
 
 
 def cogpo(
@@ -136,13 +140,11 @@ def cogpo(
 
     micro_batch_size = BATCH_SIZE if torch.cuda.is_available() else BATCH_SIZE // 2  # four took a laptop's 8 GiB
     tokenizer = load_tokenizer(student)
-    cut = too_long(render(pairs, tokenizer), tokenizer, max_length)
-    fitting = [row for row, is_cut in zip(pairs, cut, strict=True) if not is_cut]
-    train_on = [row for row in fitting if row.split == "train"]
-    set_aside: dict[str, list[Pair]] = {}
-    for row in fitting:
-        if row.split == "valid":
-            set_aside.setdefault(row.gap, []).append(row)
+    train_on: list[dict] = []
+    set_aside: dict[str, list[dict]] = {}
+    for row, encoded in zip(pairs, encode_pairs(pairs, tokenizer), strict=True):
+        if not too_long(encoded, max_length):
+            (train_on if row.split == "train" else set_aside.setdefault(row.gap, [])).append(encoded)
     if not train_on:
         raise StageError(
             f"none of {len(pairs)} pairs fits into {max_length} tokens: raise max_length, or prefer shorter chains"
@@ -163,14 +165,14 @@ def cogpo(
         model=load_student_for_training(student, max_length),
         args=on_one_gpu(DPOConfig(**arguments, max_length=max_length, loss_type=LOSSES[loss])),
         processing_class=tokenizer,
-        train_dataset=dataset(render(train_on, tokenizer)),
-        eval_dataset={gap: dataset(render(rows, tokenizer)) for gap, rows in set_aside.items()} or None,
+        train_dataset=dataset(train_on),
+        eval_dataset={gap: dataset(rows) for gap, rows in set_aside.items()} or None,
     )
     log = train(trainer, out, cache, base=base_of(student))
     return cache.write(
         CogPOResult(
             pairs=len(train_on),
-            dropped=len(pairs) - len(fitting),
+            dropped=len(pairs) - len(train_on) - sum(map(len, set_aside.values())),
             seconds=round(last_value(log, "train_runtime"), 1),
             loss=last_value(log, "loss"),
             gaps={gap: {"n": len(rows)} | watched(log, gap)[-1] for gap, rows in set_aside.items()},

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from distil.llm.prompts import student_messages
 from distil.models.student import load_tokenizer
+from distil.models.templates import prompt_text
 from distil.models.weights import resolve
+from distil.train.errors import resource_errors_explained
 from distil.workspace.environment import choose_dtype, quiet
 from distil.workspace.errors import StageError
 from distil.workspace.rows import Row
@@ -22,7 +23,7 @@ class GradedChain(Row):
     """A chain with the grades that a reward model learns. None: the judge gave no grade."""
 
     problem_id: str
-    question: str
+    asked: list[dict]  # chat messages: the problem as a student is asked it
     text: str
     rv: float | None  # verbosity, 0-9
     cd: float | None  # difficulty, 0-9
@@ -68,7 +69,8 @@ def max_graded_chains() -> int | None:
 def fit_reward_model(rows: Sequence[GradedChain], backbone: str, out: Path) -> tuple[Quality, list[Prediction]]:
     """Fit a head for each of `HEADS` on a frozen backbone and save it, loadable by transformers, to `out`.
 
-    Returns (quality, predictions) of `fit_heads`. Raises StageError with fewer than 10 graded rows on either side.
+    Returns (quality, predictions) of `fit_heads`. Raises StageError with fewer than 10 graded rows on either side, or
+    if the disk is full.
     """
     import numpy as np
     import torch
@@ -78,8 +80,10 @@ def fit_reward_model(rows: Sequence[GradedChain], backbone: str, out: Path) -> t
     weights, quality, predictions = fit_heads(rows, features)
     with torch.no_grad():
         model.score.weight.copy_(torch.tensor(np.array(weights), dtype=torch.float32))
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
+    out.mkdir(parents=True, exist_ok=True)
+    with resource_errors_explained(out / "checkpoints"):
+        model.save_pretrained(out)
+        tokenizer.save_pretrained(out)
     return quality, predictions
 
 
@@ -109,7 +113,7 @@ def read_features(rows: Sequence[GradedChain], backbone: str) -> tuple:
     logging.set_verbosity(talk)
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.id2label = dict(enumerate(HEADS))
-    texts = [reward_text(tokenizer, row.question, row.text) for row in rows]
+    texts = [reward_text(tokenizer, row.asked, row.text) for row in rows]
     return model, tokenizer, hidden_states(model, tokenizer, texts)
 
 
@@ -177,9 +181,9 @@ def calibration(predictions: Sequence[Prediction], bins: int = 5) -> dict[str, l
     return found
 
 
-def reward_text(tokenizer, question: str, text: str) -> str:
-    """What the reward model reads: the question as the student is asked it, and the chain."""
-    return tokenizer.apply_chat_template(student_messages(question), tokenize=False, add_generation_prompt=True) + text
+def reward_text(tokenizer, asked: list[dict], text: str) -> str:
+    """What the reward model reads: the problem as the student is asked it, and the chain."""
+    return prompt_text(tokenizer, asked) + text
 
 
 def hidden_states(model, tokenizer, texts: Sequence[str]):
@@ -235,11 +239,11 @@ class RewardModel:
         model = AutoModelForSequenceClassification.from_pretrained(self.folder, dtype=torch.float32).eval()
         self.model = model.to("cuda" if torch.cuda.is_available() else "cpu")
 
-    def grades(self, questions: Sequence[str], texts: Sequence[str]):
-        """(n, 3) array of RV, CD and truth, each clipped to its range."""
+    def grades(self, asked: Sequence[list[dict]], texts: Sequence[str]):
+        """(n, 3) array of RV, CD and truth of the answers to problems, asked as `prompt_of` asks them."""
         import numpy as np
 
-        shown = [reward_text(self.tokenizer, q, t) for q, t in zip(questions, texts, strict=True)]
+        shown = [reward_text(self.tokenizer, a, t) for a, t in zip(asked, texts, strict=True)]
         weights = self.model.score.weight.detach().double().cpu().numpy()
         largest = np.array(list(HEADS.values()))
         return np.clip(hidden_states(self.model, self.tokenizer, shown) @ weights.T, 0, 1) * largest

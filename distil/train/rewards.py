@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import mean, stdev
 
 from distil.models import formats
 from distil.verify.registry import is_correct, verifier_of
@@ -146,6 +147,20 @@ def check_spread(steps: Sequence[Step]) -> None:
     else:
         why = "its attempts at a problem do not differ: raise `group`"
     raise StageError(f"GRPO: the reward was the same for all attempts in each of the first {FIRST_STEPS} steps; {why}")
+
+
+def both_ends(rewards: Sequence[float]) -> dict[str, float | int | None]:
+    """The mean reward of the first steps and of the last, as fields of `GRPOResult`; pm is twice the standard error.
+
+    A step's reward depends on the problems drawn. So each end is a quarter of the steps, at least `FIRST_STEPS` if
+    there are twice as many, else half of them.
+    """
+    n = max(1, min(len(rewards) // 2, max(FIRST_STEPS, len(rewards) // 4)))
+    found: dict[str, float | int | None] = {"reward_steps": n}
+    for name, some in (("first", rewards[:n]), ("last", rewards[-n:])):
+        found[f"reward_{name}"] = round(mean(some), 3)
+        found[f"reward_{name}_pm"] = round(2 * stdev(some) / n**0.5, 3) if n > 1 else None
+    return found
 
 
 def length_trend(lengths: Sequence[float]) -> tuple[str, float]:

@@ -14,9 +14,9 @@ from distil.models.student import identity, load_tokenizer
 from distil.models.weights import resolve
 from distil.train import own_rows
 from distil.train.common import ResultCache, is_main_process, train
-from distil.train.examples import encode_rows, training_set
+from distil.train.examples import training_set, validation_sample
 from distil.train.log import last_value
-from distil.train.model import LORA, METHODS, prepare_backend, world_size
+from distil.train.model import LORA, METHODS, prepare_backend, trained_weights, world_size
 from distil.train.recipe import Recipe
 from distil.train.sft_trainers import packed_trainer, trl_trainer
 from distil.workspace.errors import StageError
@@ -24,7 +24,7 @@ from distil.workspace.files import digest, read_jsonl
 from distil.workspace.rows import Row, TrainingRow
 from distil.workspace.stage import needed, run_folder
 
-N_VALID = 32  # validation rows looked at, at most
+N_VALID = 32  # validation rows looked at, at most: a sample of all
 
 
 @dataclass(kw_only=True)
@@ -43,6 +43,14 @@ class SFTResult(Row):
     valid_loss: float | None  # None without validation rows
     backend: str  # packed, unsloth or trl
     processes: int
+    valid_rows: int = 0  # validation rows looked at; 0 also where an earlier version took the first and did not say
+    valid_of: int = 0  # of so many that fit
+    trained: int = 0  # weights that were trained; 0 also where an earlier version did not count them
+
+    @property
+    def validated(self) -> str:
+        """How many of the validation rows `valid_loss` is of."""
+        return f"{self.valid_rows} of {self.valid_of}" if self.valid_rows else "-"
 
 
 def sft(
@@ -88,9 +96,10 @@ def sft(
         processes=n_processes,
         padded=chosen_backend != "packed",
     )
-    held_out = encode_rows(valid, tokenizer, recipe.max_length)[0][:N_VALID]
+    held_out, valid_of = validation_sample(valid, tokenizer, recipe.max_length, N_VALID, recipe.seed)
     build = packed_trainer if chosen_backend == "packed" else trl_trainer
     trainer = build(student, recipe, chosen, held_out, tokenizer, out, callbacks)
+    trained = trained_weights(trainer.model)
     log = train(trainer, out, cache, base=student)
     seconds = last_value(log, "train_runtime")
     return cache.write(
@@ -107,6 +116,9 @@ def sft(
             valid_loss=last_value(log, "eval_loss"),
             backend=chosen_backend,
             processes=n_processes,
+            valid_rows=len(held_out),
+            valid_of=valid_of,
+            trained=trained,
         )
     )
 

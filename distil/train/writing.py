@@ -31,13 +31,16 @@ def vllm_gib(student: str) -> float:
     return min(VLLM_SHARE * memory.this_machine().gib, weights + VLLM_GIB)
 
 
-def engine_settings(student: str, longest: int) -> tuple[dict[str, Any], float]:
-    """(what a config of TRL's is told of `engine`, GiB of a GPU that it takes); prompt and answer have `longest` tokens
-    at most."""
+def engine_settings(student: str, longest: int, end: int) -> tuple[dict[str, Any], float]:
+    """(what a config of TRL's is told of `engine`, GiB of a GPU that it takes).
+
+    Prompt and answer have `longest` tokens at most; `end` is the token that ends an answer, which vLLM's own reading of
+    the base may not know.
+    """
     if engine() != "vllm":
         return {}, 0.0
     gib = vllm_gib(student)
-    settings = {"use_vllm": True, "vllm_mode": "colocate", "vllm_max_model_length": longest,
+    settings = {"use_vllm": True, "generation_kwargs": {"stop_token_ids": [end]}, "vllm_mode": "colocate", "vllm_max_model_length": longest,
                 "vllm_gpu_memory_utilization": gib / memory.gpu_gib()}  # fmt: skip
     return settings, gib
 

@@ -94,7 +94,9 @@ def test_the_reward_model_grades(server, home):
     given = f"messages, chain = {student_messages('2 + 2?')!r}, 'It is 4.'\n"
     said = run(given + code(card) + "\nprint(grades)", home, server.url, ONLY_TRANSFORMERS)
     theirs = ast.literal_eval(said)
-    graded = RewardModel(str(home / "artifacts/r/06_reinforce/reward_model")).grades(["2 + 2?"], ["It is 4."])[0]
+    graded = RewardModel(str(home / "artifacts/r/06_reinforce/reward_model")).grades(
+        [student_messages("2 + 2?")], ["It is 4."]
+    )[0]
     for (head, top), own in zip(HEADS.items(), graded, strict=True):
         assert top * min(max(theirs[head], 0), 1) == pytest.approx(float(own), abs=0.02)
 

@@ -128,10 +128,9 @@ def test_training_measuring_and_serving_render_one_prompt(form, thinker, taught)
     assert trained == measured == stranger.apply_chat_template(asked, **kwargs)
     assert stranger.apply_chat_template(asked, enable_thinking=form != "think", **kwargs) == trained, "it is pinned"
     pair = Pair(prompt=asked, chosen="a", rejected="b", gap="small", beta=0.1, problem_id="p", split="train")
-    (preferred,) = preference.render([pair], stranger)
-    assert stranger(preferred["prompt"], add_special_tokens=False)["input_ids"] == trained
-    if form != "sections":
-        assert reward_text(stranger, PROBLEM.question, "") == preferred["prompt"]
+    (preferred,) = preference.encode_pairs([pair], stranger)
+    assert preferred["prompt_ids"] == trained
+    assert stranger(reward_text(stranger, asked, ""), add_special_tokens=False)["input_ids"] == trained
     assert (asked[0]["role"] == "system") == (form == "sections")
 
 

@@ -9,6 +9,8 @@ import pytest
 import torch
 from factories import a_problem
 
+from distil.llm.prompts import prompt_of
+from distil.models.student import load_tokenizer
 from distil.models.weights import tiny_random
 from distil.train import grpo, reward_model, rewards, writing
 from distil.workspace.errors import StageError
@@ -93,9 +95,30 @@ def test_collapse_and_explosion_of_the_length():
     assert rewards.length_trend([10.0, 30.0]) == ("too few steps to say", 3.0)
 
 
+ASKED = [{"role": "user", "content": "q"}]
+
+
+def test_the_reward_is_told_by_the_means_of_several_steps():
+    """Two single steps, each of other problems, were shown as if they were a trend."""
+    found = rewards.both_ends([0.1, 0.5, 0.3, 0.9, 0.8, 0.7])
+    assert found == {"reward_steps": 3, "reward_first": 0.3, "reward_first_pm": 0.231, "reward_last": 0.8,
+                     "reward_last_pm": 0.115}  # fmt: skip
+    sizes = {n: rewards.both_ends([0.5] * n)["reward_steps"] for n in (1, 2, 3, 6, 16, 40, 150)}
+    assert sizes == {1: 1, 2: 1, 3: 1, 6: 3, 16: 8, 40: 10, 150: 37}
+    assert rewards.both_ends([0.2, 0.4])["reward_last_pm"] is None, "of one step no error is known"
+
+
+@pytest.mark.parametrize(("verifier", "box"), [("math", True), ("code", False)])
+def test_the_reward_model_reads_a_problem_as_its_verifier_has_it_asked(tiny, verifier, box):
+    """Programs were asked for in a box."""
+    problem = a_problem(question="Add.", answer="9", verifier=verifier, tests="assert add(4, 5) == 9")
+    read = reward_model.reward_text(load_tokenizer(tiny), prompt_of(problem), "9")
+    assert ("\\boxed" in read) == box and "Add." in read and read.endswith("9")
+
+
 def judged(n):
     words = ["alpha", "omega"]
-    return [reward_model.GradedChain(problem_id=str(i), question="q", text=f"{i % 7} {words[i % 2]}",
+    return [reward_model.GradedChain(problem_id=str(i), asked=ASKED, text=f"{i % 7} {words[i % 2]}",
                                      rv=2 + 5 * (i % 2) if i % 5 else None, cd=3, correct=i % 2,
                                      held_out=i % 3 == 0) for i in range(n)]  # fmt: skip
 
@@ -106,7 +129,7 @@ def test_the_reward_model_learns_what_is_there_and_loads_in_transformers(tiny, t
     assert quality["correct", "model"].mae < 0.2 < quality["correct", "length_only"].mae
     assert quality["cd", "model"].spearman is None, "a constant grade has no rank correlation"
     assert quality["rv", "model"].n == sum(r.held_out and r.rv is not None for r in judged(90)) < 30
-    grades = reward_model.RewardModel(str(tmp_path / "rm")).grades(["q", "q"], ["1 alpha", "1 omega"])
+    grades = reward_model.RewardModel(str(tmp_path / "rm")).grades([ASKED] * 2, ["1 alpha", "1 omega"])
     assert grades[1, 0] > grades[0, 0] and grades[1, 2] > grades[0, 2]
     from transformers import AutoModelForSequenceClassification
 
@@ -159,6 +182,7 @@ def test_grpo_logs_every_term_and_is_not_done_twice(tiny, graded, tmp_path, monk
     assert [row["step"] for row in log] == [1, 2, 3] and list(log[0]) == [field.name for field in fields(rewards.Step)]
     assert result.steps == 3 and result.completions == 24 and 0 < result.tokens <= 24 * 8
     assert log[0]["reward"] == pytest.approx(sum(weights[t] * log[0][t] for t in rewards.TERMS), abs=1e-3)
+    assert result.reward_steps == 1 and result.reward_last == pytest.approx(log[2]["reward"], abs=1e-3)
     assert result.tokens_per_s > 0 and result.writing_s <= result.seconds
     assert json.loads((tmp_path / "reinforce.json").read_text())["result"] == result.to_dict()
     monkeypatch.setattr(grpo, "train", lambda *_, **__: pytest.fail("it was finished"))

@@ -1,6 +1,7 @@
 """The student, its training and its measurement, on a tiny random model made on the spot."""
 
 import json
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -86,6 +87,7 @@ def test_the_student_learns_to_answer_and_to_stop(tiny, tmp_path):
     settings = {"train_tokens": 40_000, "learning_rate": 1e-2, "max_length": 256, "method": "full", "seed": 0}
     result = sft.sft(rows, rows[:1], tiny, out, **settings)
     assert 40_000 <= result.tokens <= 40_256 and result.epochs > 10 and result.loss < 1
+    assert result.validated == "1 of 1" and result.trained == load(tiny).num_parameters() - 259 * 64
     logged = [row for row in read_csv(out / "log.csv") if row["loss"] is not None]
     assert all(row["tokens_per_s"] > 0 and row["memory_gb"] > 0 and row["learning_rate"] is not None for row in logged)
     assert logged[-1]["num_tokens"] == pytest.approx(result.tokens, rel=0.05), "padding is not counted"
@@ -131,6 +133,51 @@ def test_a_step_takes_the_rows_it_is_told_and_callbacks_see_it(tiny, tmp_path):
     assert seen == [(step + 1, 2) for step in range(-(-result.examples // 2))]
 
 
+def test_validation_rows_are_a_sample_of_all_tasks(tiny):
+    """The first 32 of a file that comes a task after the other were three of twelve tasks."""
+    tokenizer, sizes = load_tokenizer(tiny), {f"task{i}": 10 + i for i in range(12)}
+    rows = [
+        training_row(CHAIN.replace(thought=f"{task} {i}"), PROBLEM.replace(id=f"{task}{i}", task=task))
+        for task, n in sizes.items() for i in range(n)
+    ]  # fmt: skip
+
+    def taken(rows, n=32, seed=0):
+        chosen, of = examples.validation_sample(rows, tokenizer, 512, n, seed)
+        whole = [row["input_ids"] for row in examples.encode(rows, tokenizer)]
+        assert (len(chosen), of) == (min(n, len(rows)), len(rows))
+        return [whole.index(row["input_ids"]) for row in chosen]
+
+    places = taken(rows)
+    assert places == sorted(places) == taken(rows) != taken(rows, seed=1), "in the order of the file, and seeded"
+    per_task = [sum(rows[place].task == task for place in places) for task in sizes]
+    assert sum(per_task) == 32 and set(per_task) <= {1, 2, 3, 4}, "each in proportion"
+    untold = taken([row.replace(task="") for row in rows])
+    assert untold[-1] - untold[0] > len(rows) / 2, "rows without tasks are drawn from all"
+    assert taken(rows[:20]) == list(range(20)), "few are all looked at"
+    long = training_row(CHAIN.replace(thought="9 " * 900), PROBLEM)
+    assert examples.validation_sample([long, *rows[:4]], tokenizer, 512, 32, 0)[1] == 4
+
+
+@pytest.mark.parametrize(("backend", "embeddings"), [("trl", 259 * 64), ("packed", 259 * 64), ("unsloth", 259 * 64)])
+def test_full_trains_the_same_weights_with_every_backend(tiny, monkeypatch, backend, embeddings):
+    """Unsloth trained the embeddings, too."""
+    from transformers import AutoModelForCausalLM
+
+    class FastLanguageModel:  # as Unsloth's does for full fine-tuning: every weight learns
+        @staticmethod
+        def from_pretrained(folder, **settings):
+            assert settings["full_finetuning"]
+            return AutoModelForCausalLM.from_pretrained(folder).requires_grad_(True), None
+
+    monkeypatch.setitem(sys.modules, "unsloth", SimpleNamespace(FastLanguageModel=FastLanguageModel))
+    monkeypatch.setattr(model, "backend", lambda *_: backend)
+    loaded = model.load_for_training(tiny, "full", max_length=64, seed=0)
+    assert not loaded.get_input_embeddings().weight.requires_grad
+    assert model.trained_weights(loaded) == loaded.num_parameters() - embeddings
+    further = model.load_student_for_training(tiny)
+    assert model.trained_weights(further) == model.trained_weights(loaded), "also where it is trained further"
+
+
 def test_no_row_that_fits_is_a_clear_error(tiny, tmp_path):
     with pytest.raises(StageError, match="max_length=20"):
         sft.sft([training_row(CHAIN, PROBLEM)], [], tiny, tmp_path, train_tokens=100, learning_rate=1e-3,
@@ -145,11 +192,17 @@ def test_a_row_without_output_is_refused(tiny):
         examples.encode_rows([row], load_tokenizer(tiny), 256)
 
 
-@pytest.mark.parametrize("template", [None, "{{ raise_exception('System role not supported') }}"])
-def test_a_template_that_cannot_render_the_prompt_is_named(tiny, template):
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (None, "has no chat template, as base models often have none"),
+        ("{{ raise_exception('System role not supported') }}", "chat template of .* cannot render .*system, user"),
+    ],
+)
+def test_a_template_that_cannot_render_the_prompt_is_named(tiny, template, said):
     tokenizer = load_tokenizer(tiny)
     tokenizer.chat_template = template
-    with pytest.raises(StageError, match="chat template of .* cannot render .*system, user"):
+    with pytest.raises(StageError, match=said):
         encode_prompt(tokenizer, [{"role": "system", "content": "be brief"}, {"role": "user", "content": "1 + 1?"}])
 
 
@@ -268,12 +321,17 @@ def losses(tiny, tmp_path, betas, cogpo: bool):
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(0.02 * torch.randn_like(weight))
-    rows = preference.render([row.replace(beta=beta) for row, beta in zip(PAIRS, betas, strict=True)], tokenizer)
+    encoded = preference.encode_pairs(
+        [row.replace(beta=beta) for row, beta in zip(PAIRS, betas, strict=True)], tokenizer
+    )
     config = DPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, report_to="none", beta=betas[0],
                        per_device_train_batch_size=4, disable_dropout=True)  # fmt: skip
+    texts = [
+        {side: tokenizer.decode(row[f"{side}_ids"]) for side in ("prompt", "chosen", "rejected")} for row in encoded
+    ]
     kind = preference.cogpo_trainer_class() if cogpo else DPOTrainer
     trainer = kind(model=model, ref_model=reference, args=config, processing_class=tokenizer,
-                   train_dataset=datasets.Dataset.from_list(rows))  # fmt: skip
+                   train_dataset=datasets.Dataset.from_list(encoded if cogpo else texts))  # fmt: skip
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(4)])
     loss = trainer.compute_loss(trainer.model, dict(batch))
     loss.backward()
@@ -305,8 +363,11 @@ def test_with_unequal_betas_cogpo_is_the_formula(tiny, tmp_path):
 
 
 def test_pairs_that_would_be_cut_are_dropped_and_none_left_is_an_error(tiny, tmp_path):
-    tokenizer = load_tokenizer(tiny)
-    assert preference.too_long(preference.render(PAIRS, tokenizer), tokenizer, 30) == [True] * 4
+    encoded = preference.encode_pairs(PAIRS, load_tokenizer(tiny))
+    assert all(preference.too_long(row, 30) for row in encoded)
+    longest = [max(len(row["prompt_ids"] + row[side]) for side in ("chosen_ids", "rejected_ids")) for row in encoded]
+    for row, length in zip(encoded, longest, strict=True):
+        assert preference.too_long(row, length - 1) and not preference.too_long(row, length)
     with pytest.raises(StageError, match="none of 4 pairs"):
         preference.cogpo(PAIRS, tiny, tmp_path, learning_rate=1e-5, seed=0, max_length=30)
 

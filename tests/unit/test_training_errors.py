@@ -5,18 +5,21 @@ import json
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
-from factories import a_training_row
+from factories import a_problem, a_training_row
+from transformers import TrainerCallback
 
 from distil.models.weights import tiny_random
-from distil.train import sft, sft_trainers
-from distil.train.checkpoints import is_complete, last_checkpoint
+from distil.train import attention, common, gkd, grpo, preference, reward_model, rewards, sft, sft_trainers
+from distil.train.checkpoints import SEAL, damage, last_checkpoint, seal
 from distil.train.errors import resource_errors_explained
 from distil.train.memory import Plan
 from distil.workspace.errors import StageError
 from distil.workspace.files import read_csv
+from distil.workspace.rows import Pair
 
 
 @pytest.fixture(scope="module")
@@ -24,19 +27,121 @@ def tiny(tmp_path_factory) -> str:
     return str(tiny_random(tmp_path_factory.mktemp("cache") / "tiny"))
 
 
-def checkpoint(folder, step, state):
-    (folder / f"checkpoint-{step}").mkdir()
-    if state is not None:
-        (folder / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
-    return folder / f"checkpoint-{step}"
+def checkpoint(folder, step):
+    """A whole checkpoint, as far as files go."""
+    made = folder / f"checkpoint-{step}"
+    made.mkdir()
+    for name in ("model.safetensors", "optimizer.pt", "rng_state.pth", "trainer_state.json"):
+        (made / name).write_bytes(b"0" * 99)
+    seal(made)
+    return made
 
 
-def test_a_checkpoint_whose_last_file_is_torn_does_not_count(tmp_path):
-    good = checkpoint(tmp_path, 5, '{"global_step": 5}')
-    torn, empty = checkpoint(tmp_path, 10, '{"global_st'), checkpoint(tmp_path, 15, None)
-    assert [is_complete(c) for c in (good, torn, empty)] == [True, False, False]
+@pytest.mark.parametrize("damaged", ["model.safetensors", "optimizer.pt", "rng_state.pth", "trainer_state.json", SEAL])
+@pytest.mark.parametrize("how", ["cut", "empty", "missing"])
+def test_a_checkpoint_with_a_torn_file_does_not_count(tmp_path, damaged, how, capsys):
+    good, torn = checkpoint(tmp_path, 5), checkpoint(tmp_path, 10)
+    (tmp_path / "checkpoint-15").mkdir()  # the process was killed as it began to save
+    whole = (torn / damaged).read_bytes()
+    (torn / damaged).unlink()
+    if how != "missing":
+        (torn / damaged).write_bytes(whole[: len(whole) // 2] if how == "cut" else b"")
+    assert damage(good) is None and damage(torn)
     assert last_checkpoint(tmp_path) == str(good)
-    assert not torn.exists() and not empty.exists(), "they would only take room"
+    assert not torn.exists() and not (tmp_path / "checkpoint-15").exists(), "they would only take room"
+    said = capsys.readouterr().out
+    assert "checkpoint-15 (it was not written to its end)" in said and "goes on from checkpoint-5" in said
+    assert said.count("\n") == 1 and (damaged == SEAL or f"{damaged} has " in said)
+    (good / "optimizer.pt").write_bytes(b"")
+    assert last_checkpoint(tmp_path) is None and "begins anew" in capsys.readouterr().out
+
+
+class Kill(TrainerCallback):
+    def on_save(self, args, state, control, **_):
+        raise KeyboardInterrupt
+
+
+def killed_trainings(tiny, teacher, rows, out):
+    """{trainer: a function that trains with it, and goes on if it was killed}."""
+    settings = {"train_tokens": 1500, "learning_rate": 1e-3, "max_length": 256, "seed": 0}
+    pair = Pair(prompt=rows[0].messages[:1], chosen="2", rejected="3", gap="small", beta=0.1, problem_id="p",
+                split="train")  # fmt: skip
+    problem = a_problem(question="What is 4 + 5?", answer="9")
+    return {
+        "full": lambda: sft.sft(rows, rows[:1], tiny, out, method="full", **settings),
+        "lora": lambda: sft.sft(rows, rows[:1], tiny, out, method="lora", **settings),
+        "packed": lambda: sft.sft(rows, rows[:1], tiny, out, method="full", **settings),
+        "dpo": lambda: preference.cogpo([pair] * 32, tiny, out, learning_rate=1e-3, seed=0),
+        "gkd": lambda: gkd.distil_from_logits(rows, tiny, teacher, out, **settings),
+        "grpo": lambda: grpo.grpo([problem] * 2, tiny, str(out.parent / "rm"), out, line=(3.0, 0.0), steps=4, group=2,
+                                  learning_rate=1e-4, gated=True, seed=0, max_completion=4,
+                                  weights=rewards.parse_weights("full")[0]),
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trainer", ["full", "lora", "packed", "dpo", "gkd", "grpo"])
+def test_no_torn_file_ends_a_training_in_the_words_of_torch(tiny, tmp_path, monkeypatch, capsys, trainer):
+    """Killed after its second checkpoint; then each file of it is torn in turn, and the training begins anew."""
+    out = tmp_path / "out"
+    (tmp_path / "rm").mkdir()
+    teacher = shutil.copytree(tiny, tmp_path / "teacher")
+    monkeypatch.setattr(grpo, "reward_terms", lambda text, *_, **__: dict.fromkeys(rewards.TERMS, len(text) % 7))
+    monkeypatch.setattr(grpo, "RewardModel", lambda _: SimpleNamespace(grades=lambda a, t: [(3, 3, 1)] * len(t)))
+    if trainer == "packed":
+        monkeypatch.setattr(attention, "missing", lambda: None)
+    train = killed_trainings(tiny, str(teacher), [a_training_row(f"{i}?", f"{i} so", str(i)) for i in range(8)], out)[
+        trainer
+    ]
+    with monkeypatch.context() as patched:
+        patched.setattr(common, "throughput_callback", Kill)
+        with pytest.raises(KeyboardInterrupt):
+            train()
+    (kept,) = (out / "checkpoints").glob("checkpoint-*")
+    spare = shutil.copytree(kept, tmp_path / "spare")
+    names = {str(path.relative_to(spare)) for path in spare.rglob("*") if path.is_file()}
+    assert {"optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", SEAL} < names
+    for name in sorted(names):
+        shutil.rmtree(kept, ignore_errors=True)
+        shutil.copytree(spare, kept)
+        whole = (kept / name).read_bytes()
+        (kept / name).write_bytes(whole[: len(whole) // 2])
+        assert last_checkpoint(out / "checkpoints") is None, name
+    shutil.copytree(spare, kept)
+    (kept / "optimizer.pt").write_bytes(b"")
+    capsys.readouterr()
+    assert train().seconds >= 0
+    said = capsys.readouterr().out
+    assert f"removed as damaged: {kept.name} (optimizer.pt has 0 of " in said and "the training begins anew" in said
+    assert not (out / "checkpoints").exists()
+
+
+def test_an_older_checkpoint_is_kept_until_the_newer_is_whole(tiny, tmp_path, monkeypatch):
+    there = []
+
+    def watched(checkpoint):
+        there.append(sorted(path.name for path in checkpoint.parent.glob("checkpoint-*")))
+        seal(checkpoint)
+
+    monkeypatch.setattr("distil.train.checkpoints.seal", watched)
+    rows = [a_training_row(f"{i}?", str(i), str(i)) for i in range(4)]
+    settings = {"epochs": 4, "learning_rate": 1e-3, "max_length": 256, "method": "lora", "seed": 0, "batch_size": 4}
+    sft.sft(rows, [], tiny, tmp_path, **settings)
+    assert there == [["checkpoint-1"], ["checkpoint-1", "checkpoint-2"], ["checkpoint-2", "checkpoint-3"],
+                     ["checkpoint-3", "checkpoint-4"]]  # fmt: skip
+
+
+def test_a_full_disk_is_said_of_the_reward_model_too(tiny, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("transformers.PreTrainedModel.save_pretrained", full)
+    rows = [
+        reward_model.GradedChain(problem_id=str(i), asked=[{"role": "user", "content": "?"}], text=f"{i}", rv=i % 9,
+                                 cd=i % 7, correct=i % 2, held_out=i % 2 == 0) for i in range(40)
+    ]  # fmt: skip
+    with pytest.raises(StageError, match="no room to save in"):
+        reward_model.fit_reward_model(rows, tiny, tmp_path / "rm")
 
 
 @pytest.mark.parametrize(("error", "words"), [
@@ -48,7 +153,7 @@ def test_a_checkpoint_whose_last_file_is_torn_does_not_count(tmp_path):
     (RuntimeError("PytorchStreamWriter failed writing file data/0"), "no room to save"),
 ])  # fmt: skip
 def test_what_ended_is_named_with_the_way_out(tmp_path, error, words):
-    checkpoint(tmp_path, 5, "{}")
+    checkpoint(tmp_path, 5)
     with pytest.raises(StageError, match=words), resource_errors_explained(tmp_path):
         raise error
 
