@@ -41,7 +41,7 @@ def watched(folder: Path, found: list[str]) -> Iterator[dict[str, str]]:
     outside.mkdir()
     (outside / "secret").write_text(SECRET)
     os.environ["HOSTILE_SECRET"] = SECRET
-    ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: who daemonises becomes a child of this process
+    adopt_orphans()
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setblocking(False)
     before = state(outside)
@@ -49,7 +49,7 @@ def watched(folder: Path, found: list[str]) -> Iterator[dict[str, str]]:
         words = {"OUTSIDE": outside, "PARENT": os.getpid(), "PORT": listener.getsockname()[1]}
         yield {name: str(value) for name, value in (words | {"REPOSITORY": Path(__file__).parents[1]}).items()}
         until = time.monotonic() + 5  # those that were killed need a moment to go
-        while (after := state(outside))["processes"] and time.monotonic() < until:
+        while (after := state(outside))["processes"] != before["processes"] and time.monotonic() < until:
             time.sleep(0.05)
         found += [f"{name}: {before[name]} became {after[name]}" for name in before if before[name] != after[name]]
         try:
@@ -75,8 +75,13 @@ def state(outside: Path) -> dict[str, object]:
     }
 
 
+def adopt_orphans() -> None:
+    """Who daemonises, or outlives its parent, becomes a child of this process."""
+    ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER
+
+
 def left_over() -> list[str]:
-    """Command lines of this process's descendants that are running; orphans are its descendants too (see `watched`)."""
+    """Command lines of this process's descendants that are running, orphans too after `adopt_orphans`."""
     parents, commands = {}, {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:

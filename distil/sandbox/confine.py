@@ -8,11 +8,13 @@ root and as a user.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import platform
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -20,6 +22,8 @@ import sysconfig
 import tempfile
 from importlib import util
 from pathlib import Path
+
+from distil.sandbox.launcher import Launched, SandboxError, launch
 
 INSIDE = Path(__file__).with_name("inside.py")
 SCRATCH_BYTES = 16 << 20  # of the folder that a program under bubblewrap may write to
@@ -64,10 +68,6 @@ CHANGES = """chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat utime 
 setxattr lsetxattr fsetxattr removexattr lremovexattr fremovexattr setpriority ioprio_set
 sched_setaffinity sched_setscheduler sched_setparam sched_setattr prlimit64 setrlimit""".split()
 OWN = ("fork", "vfork", "socket")  # that sandlock watches itself
-
-
-class SandboxError(RuntimeError):
-    """No program can be run safely here; the message says what to do."""
 
 
 def libraries() -> list[str]:
@@ -120,8 +120,8 @@ def bubblewrap(role: str, file: Path, limits: dict[str, int], filter_fd: int) ->
     return [*command, python, "-I", "-S", "-B", "/box/inside.py", role, "/box/main", json.dumps(limits)]
 
 
-def sandlock(role: str, file: Path, limits: dict[str, int]) -> list[str]:
-    """The same with sandlock, which launch.py starts: a program there may write nowhere."""
+def sandlock(role: str, file: Path, limits: dict[str, int]) -> dict:
+    """The same with sandlock, as an order for launch.py: a program there may write nowhere."""
     python = os.path.realpath(sys.executable)
     policy = {
         "fs_readable": [*libraries(), python, str(INSIDE), str(file), "/dev/urandom"],
@@ -132,30 +132,39 @@ def sandlock(role: str, file: Path, limits: dict[str, int]) -> list[str]:
         "clean_env": True,
         "extra_deny_syscalls": [*(name for name in REFUSED if name not in OWN), *CHANGES],
     }
-    order = {
-        "site": str(Path(util.find_spec("sandlock").origin).parents[1]),
+    return {
+        "folder": str(file.parent),
         "limits": limits,
         "policy": policy,
         "command": [python, "-I", "-S", "-B", str(INSIDE), role, str(file), "{}"],  # no limit can be set any more
     }
-    return [python, "-I", "-S", "-B", str(INSIDE.with_name("launch.py")), json.dumps(order)]
 
 
-def start(how: str, role: str, file: Path, limits: dict[str, int], **streams: object) -> subprocess.Popen:
-    """Start inside.py in a role on a file: `how` is bwrap, sandlock or limits. `streams` are those of Popen."""
-    if how == "bwrap":
-        reader, writer = os.pipe()
-        with os.fdopen(writer, "wb") as pipe:
-            pipe.write(refusals())
-        try:
-            command = bubblewrap(role, file, limits, reader)
-            return subprocess.Popen(command, pass_fds=[reader], env={}, start_new_session=True, **streams)
-        finally:
-            os.close(reader)
-    command = [sys.executable, "-I", "-S", "-B", str(INSIDE), role, str(file), json.dumps(limits)]
+class Started(subprocess.Popen):
+    """A process in a session of its own, which `kill` ends whole; bubblewrap takes with it what it holds."""
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+
+def start(
+    how: str, role: str, file: Path, limits: dict[str, int], *, stdin: int, stdout: int, stderr: int
+) -> Started | Launched:
+    """Start inside.py in a role on a file: `how` is bwrap, sandlock or limits. Streams are descriptors."""
     if how == "sandlock":
-        command = sandlock(role, file, limits)
-    return subprocess.Popen(command, cwd=file.parent, env={}, start_new_session=True, **streams)
+        return launch(sandlock(role, file, limits), [stdin, stdout, stderr])
+    streams = {"stdin": stdin, "stdout": stdout, "stderr": stderr, "env": {}, "start_new_session": True}
+    if how == "limits":
+        command = [sys.executable, "-I", "-S", "-B", str(INSIDE), role, str(file), json.dumps(limits)]
+        return Started(command, cwd=file.parent, **streams)
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "wb") as pipe:
+        pipe.write(refusals())
+    try:
+        return Started(bubblewrap(role, file, limits, reader), pass_fds=[reader], **streams)
+    finally:
+        os.close(reader)
 
 
 def limits_of(timeout_s: float, memory_mb: int, output_bytes: int) -> dict[str, int]:
@@ -169,17 +178,20 @@ def works(how: str) -> bool:
     there = shutil.which("bwrap") and platform.machine() in MACHINES if how == "bwrap" else util.find_spec("sandlock")
     if not there:
         return False
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, open(os.devnull, "r+b") as null, tempfile.TemporaryFile() as said:
         main, other = Path(folder) / "main.py", Path(folder) / "other"
         other.touch()
         main.write_text(f"try:\n    open({str(other)!r})\nexcept OSError:\n    print('shut in')\n", encoding="utf-8")
-        process = start(how, "program", main, limits_of(20, 512, 1 << 20), stdout=-1, stderr=-3, stdin=-3)
+        streams = {"stdin": null.fileno(), "stdout": said.fileno(), "stderr": null.fileno()}
+        process = start(how, "program", main, limits_of(20, 512, 1 << 20), **streams)
         try:
-            return process.communicate(timeout=20)[0] == b"shut in\n"
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
+            process.wait(20)
+            said.seek(0)
+            return said.read() == b"shut in\n"
+        except (subprocess.TimeoutExpired, SandboxError):
             return False
+        finally:
+            process.kill()
 
 
 def mechanism() -> str | None:

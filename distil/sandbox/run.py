@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -17,7 +16,8 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
-from distil.sandbox.confine import HOW, SandboxError, limits_of, mechanism, start
+from distil.sandbox.confine import HOW, SandboxError, Started, limits_of, mechanism, start
+from distil.sandbox.launcher import Launched
 
 TIMEOUT_S = 10.0
 MEMORY_MB = 512
@@ -67,9 +67,10 @@ def run(
         asked, asking = os.pipe()
         answers, answering = os.pipe()
         ends = [stack.enter_context(os.fdopen(end, "rb", buffering=0)) for end in (asked, asking, answers, answering)]
-        candidate = start(how, "candidate", theirs, limits, stdin=asked, stdout=answering, stderr=subprocess.DEVNULL)
+        null = stack.enter_context(open(os.devnull, "wb"))
+        candidate = start(how, "candidate", theirs, limits, stdin=asked, stdout=answering, stderr=null.fileno())
         stack.callback(end, candidate)
-        judge = start(how, "tests", mine, limits, stdin=answers, stdout=asking, stderr=said)
+        judge = start(how, "tests", mine, limits, stdin=answers, stdout=asking, stderr=said.fileno())
         stack.callback(end, judge)
         for one in ends:  # or neither would see the other's end
             one.close()
@@ -101,7 +102,7 @@ def run_program(
                 for stream, name, mode in (("stdin", "in", "rb"), ("stdout", "out", "w+b"), ("stderr", "err", "w+b"))
             }
             file, limits = Path(folder) / "main.py", limits_of(timeout_s, memory_mb, room)
-            process = start(how, "program", file, limits, **streams)
+            process = start(how, "program", file, limits, **{name: one.fileno() for name, one in streams.items()})
             stack.callback(end, process)
             if not ended(process, timeout_s):
                 return RunResult(False, f"{where} took longer than {timeout_s:g} s")
@@ -122,7 +123,7 @@ def checked_mechanism() -> str:
     return how
 
 
-def ended(process: subprocess.Popen, timeout_s: float) -> bool:
+def ended(process: Started | Launched, timeout_s: float) -> bool:
     """Has the process ended by itself within so many seconds?"""
     try:
         process.wait(timeout_s)
@@ -131,10 +132,9 @@ def ended(process: subprocess.Popen, timeout_s: float) -> bool:
     return True
 
 
-def end(process: subprocess.Popen) -> None:
+def end(process: Started | Launched) -> None:
     """Kill a process and all of its session; bubblewrap and sandlock take with them what they hold."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
 
 

@@ -40,8 +40,9 @@ def engine_settings(student: str, longest: int, end: int) -> tuple[dict[str, Any
     if engine() != "vllm":
         return {}, 0.0
     gib = vllm_gib(student)
-    settings = {"use_vllm": True, "generation_kwargs": {"stop_token_ids": [end]}, "vllm_mode": "colocate", "vllm_max_model_length": longest,
-                "vllm_gpu_memory_utilization": gib / memory.gpu_gib()}  # fmt: skip
+    settings = {"use_vllm": True, "vllm_mode": "colocate", "vllm_max_model_length": longest,
+                "vllm_gpu_memory_utilization": gib / memory.gpu_gib(),
+                "generation_kwargs": {"stop_token_ids": [end]}}  # fmt: skip
     return settings, gib
 
 

@@ -1,7 +1,8 @@
 """The recipe's own models: DeepSeek V3 and R1 teach, QwQ rewrites, a thinking Qwen3 judges, in one run.
 
 Each stands behind an endpoint of its own on this machine, which behaves as the real one does, with a key of its own.
-The run is killed while R1 answers, and given again; then the tiny student learns from what they said.
+The run is killed while R1 answers, and given again; then the tiny student learns from what they said. What is killed
+is started as users start it, the other commands are forks (see `warm`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import providers
 import pytest
+import warm
 from conftest import ROOT
 from minds import Mind, thought
 
@@ -47,10 +49,10 @@ STUDENTS = ["04.students=fast", "07.students=base,fast,preferred,reinforced"]  #
 
 
 class Setting:
-    """Four endpoints, their keys, and a project folder."""
+    """Four endpoints, their keys, a project folder, and the variables by which forks are asked for."""
 
-    def __init__(self, folder: Path, endpoints: dict[str, providers.Endpoint], models: dict):
-        self.folder, self.endpoints, self.models = folder, endpoints, models
+    def __init__(self, folder: Path, endpoints: dict[str, providers.Endpoint], models: dict, forks: dict[str, str]):
+        self.folder, self.endpoints, self.models, self.forks = folder, endpoints, models, forks
 
     @property
     def sets(self) -> list[str]:
@@ -69,23 +71,19 @@ class Setting:
             "PYTHONPATH": str(ROOT),
         }
 
+    def command(self, *more: str) -> list[str]:
+        return [sys.executable, "-m", "distil", "run", "--profile", "smoke", "--run", "t", *self.sets, *more]
+
     def start(self, *more: str) -> subprocess.Popen:
-        command = [sys.executable, "-m", "distil", "run", "--profile", "smoke", "--run", "t", *self.sets, *more]
-        return subprocess.Popen(
-            command,
-            env=os.environ | self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        """A process of its own, with kernels of its own."""
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        return subprocess.Popen(self.command(*more), env=os.environ | self.environment, start_new_session=True, **quiet)
 
     def run(self, *more: str) -> str:
         """What it printed; it must come to its end."""
-        process = self.start(*more)
-        said, _ = process.communicate(timeout=900)
-        assert process.returncode == 0, said
-        return said
+        done = warm.run(self.command(*more), env=os.environ | self.environment | self.forks, timeout=900)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
     def file(self, name: str) -> Path:
         return self.folder / "artifacts" / "t" / name
@@ -101,7 +99,7 @@ def asked(endpoint: providers.Endpoint) -> Counter:
 
 
 @contextmanager
-def served(folder: Path, models: dict) -> Iterator[Setting]:
+def served(folder: Path, models: dict, forks: dict[str, str]) -> Iterator[Setting]:
     """A project folder, and the endpoints of `models` by role."""
     shutil.copytree(ROOT / "notebooks", folder / "notebooks")
     mind = Mind({problem.question: problem.answer for problem in generate("starter", 48, 8, 0)})
@@ -110,12 +108,12 @@ def served(folder: Path, models: dict) -> Iterator[Setting]:
             role: stack.enter_context(providers.serve(behind, mind, key=key_of(role), pause=0.02))
             for role, (_, behind) in models.items()
         }
-        yield Setting(folder, endpoints, models)
+        yield Setting(folder, endpoints, models, forks)
 
 
 @pytest.fixture(scope="module")
-def setting(tmp_path_factory) -> Iterator[Setting]:
-    with served(tmp_path_factory.mktemp("recipe"), MODELS) as found:
+def setting(tmp_path_factory, parent) -> Iterator[Setting]:
+    with served(tmp_path_factory.mktemp("recipe"), MODELS, parent) as found:
         yield found
 
 
@@ -137,7 +135,7 @@ def collected(setting, piloted) -> str:
     while len(slow.requests) < 30 and victim.poll() is None and time.time() < deadline:
         time.sleep(0.01)
     os.killpg(victim.pid, signal.SIGKILL)
-    victim.communicate()
+    victim.wait()
     slow.hold_at = None
     slow.release.set()
     assert 30 <= len(slow.requests) < 96, "it was killed in the middle"
@@ -227,9 +225,9 @@ def test_all_seven_notebooks_with_the_tiny_student(setting, collected):
     assert [line.split(",")[0] for line in results[1:]] == ["base", "fast", "preferred", "reinforced"]
 
 
-def test_other_servers_play_the_same_roles(tmp_path):
+def test_other_servers_play_the_same_roles(tmp_path, parent):
     """OpenAI's newest refuses max_tokens and a temperature; vLLM, SGLang and a server without a parser think aloud."""
-    with served(tmp_path / "others", OTHERS) as setting:
+    with served(tmp_path / "others", OTHERS, parent) as setting:
         setting.run("--to", "03", "--set", "samples=1")
         chains = read_jsonl(setting.file("01_collect/chains.jsonl"), Chain)
         assert sum(chain.correct for chain in chains) >= 0.95 * 96

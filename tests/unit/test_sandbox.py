@@ -1,11 +1,17 @@
 """Programs that a model wrote: what is right passes, what cheats does not, and nothing does harm."""
 
 import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
 
 import pytest
-from hostile import FUNCTIONS, PROGRAMS, attack
+from conftest import ROOT
+from hostile import FUNCTIONS, PROGRAMS, adopt_orphans, attack, left_over
 
-from distil.sandbox import confine
+from distil.sandbox import confine, launcher
 from distil.sandbox.run import RunResult, run, run_program, same_output
 
 HERE = [how for how in ("bwrap", "sandlock") if confine.works(how)]
@@ -128,3 +134,70 @@ def test_without_a_sandbox_nothing_runs_unless_it_is_asked_for(monkeypatch):
     monkeypatch.setenv("DISTIL_SANDBOX", "docker")
     with pytest.raises(confine.SandboxError, match="must be bwrap, sandlock or none"):
         run("", "assert f()")
+
+
+needs_sandlock = pytest.mark.skipif("sandlock" not in HERE, reason="sandlock does not work here")
+SLEEPS = "import time\ntime.sleep(300)"
+
+
+@needs_sandlock
+def test_what_starts_programs_knows_nothing_of_this_process(monkeypatch, tmp_path):
+    """It starts without a variable and without an open file of ours, and a program has its own streams alone."""
+    monkeypatch.setenv("DISTIL_SANDBOX", "sandlock")
+    monkeypatch.setattr(launcher, "running", None)
+    with open(tmp_path / "open", "w") as mine:
+        os.set_inheritable(mine.fileno(), True)
+        code = (
+            "import os\ndef f():\n    found = []\n    for n in range(3, 64):\n"
+            "        try: found.append(os.fstat(n).st_mode >> 12)\n        except OSError: pass\n    return found"
+        )
+        assert run(code, "assert sorted(f()) == [1, 1, 2], f()") == RunResult(True, "passed"), "two pipes and /dev/null"
+        process = Path("/proc", str(launcher.running.process.pid))
+        assert (process / "environ").read_bytes() == b""
+        kinds = sorted(os.readlink(file).partition(":")[0] for file in (process / "fd").iterdir())
+        assert kinds == ["/dev/null", "/dev/null", "anon_inode", "socket"]
+
+
+@needs_sandlock
+def test_programs_do_not_meet_in_what_starts_them(monkeypatch):
+    monkeypatch.setenv("DISTIL_SANDBOX", "sandlock")
+    leaves = "import builtins, json, os\nbuiltins.left = json.left = 1\nos.environ['LEFT'] = '1'\ndef f(): return 1"
+    assert run(leaves, "assert f() == 1").passed
+    left = "hasattr(builtins, 'left') or hasattr(json, 'left') or 'LEFT' in os.environ"
+    assert run(f"import builtins, json, os\ndef f(): return {left}", "assert f() is False").passed
+
+
+SLEEPS = "import time\ndef f(): time.sleep(300)"
+
+
+@needs_sandlock
+def test_a_program_is_not_wrong_because_what_starts_it_was_killed(monkeypatch):
+    monkeypatch.setenv("DISTIL_SANDBOX", "sandlock")
+    assert run("def f(): return 1", "assert f() == 1").passed
+    killed = launcher.running.process
+    soon = threading.Timer(1, killed.kill)
+    soon.start()
+    with pytest.raises(confine.SandboxError, match="was killed"):
+        run(SLEEPS, "f()", timeout_s=60)
+    soon.join()
+    assert run("def f(): return 1", "assert f() == 1").passed and launcher.running.process is not killed, "a new one"
+
+
+@needs_sandlock
+def test_programs_end_with_the_process_that_runs_them():
+    """They outlived a run that was killed, and those that slept for ever did so."""
+    adopt_orphans()
+    before = left_over()
+    code = f"from distil.sandbox.run import run\nrun({SLEEPS!r}, 'f()', timeout_s=300)"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "DISTIL_SANDBOX": "sandlock"}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    until = time.monotonic() + 60
+    while sum("inside.py" in command for command in left_over()) < 2 and time.monotonic() < until:
+        time.sleep(0.1)
+    assert sum("inside.py" in command for command in left_over()) == 2, "the program and its tests"
+    process.kill()
+    process.wait()
+    until = time.monotonic() + 10
+    while left_over() != before and time.monotonic() < until:
+        time.sleep(0.05)
+    assert left_over() == before

@@ -2,13 +2,14 @@
 
 import errno
 import json
+import os
 import shutil
-import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
+import warm
 from factories import a_problem, a_training_row
 from transformers import TrainerCallback
 
@@ -193,31 +194,39 @@ except StageError as error:
 """
 
 
-def training(tiny, out, rate, limit=0) -> str:
-    done = subprocess.run([sys.executable, "-c", TRAIN, tiny, out, str(rate), str(limit)], capture_output=True,
-                          text=True, timeout=120)  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture(scope="module")
+def training(tiny, tmp_path_factory, parent):
+    """A function that trains in a process of its own, a fork: the bounds of its files end with it."""
+    program = tmp_path_factory.mktemp("program") / "train.py"
+    program.write_text(TRAIN)
+
+    def trained(out, rate, limit=0) -> str:
+        command = [sys.executable, str(program), tiny, str(out), str(rate), str(limit)]
+        done = warm.run(command, env=os.environ | parent, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return trained
 
 
 @pytest.fixture(scope="module")
-def finished(tiny, tmp_path_factory):
+def finished(training, tmp_path_factory):
     """A finished student of another request."""
     out = tmp_path_factory.mktemp("students") / "finished"
-    assert "StageError" not in training(tiny, out, 1e-3)
+    assert "StageError" not in training(out, 1e-3)
     assert json.loads((out / "sft.json").read_text())["request"]["learning_rate"] == 1e-3
     return out
 
 
 @pytest.mark.parametrize("limit", [20_000, MODEL + 20_000])  # the weights fit not, or the optimizer's state does not
-def test_a_full_disk_costs_no_checkpoint(tiny, finished, tmp_path, limit):
+def test_a_full_disk_costs_no_checkpoint(training, finished, tmp_path, limit):
     """The disk fills after the first checkpoint."""
     out = tmp_path / "student"
     shutil.copytree(finished, out)
-    said = training(tiny, out, 2e-3, limit)
+    said = training(out, 2e-3, limit)
     survivor = last_checkpoint(out / "checkpoints")
     assert survivor and "no room to save" in said and f"goes on from {survivor.rpartition('/')[2]}" in said
-    again = training(tiny, out, 2e-3)
+    again = training(out, 2e-3)
     step = int(survivor.rpartition("-")[2])
     assert f"begins at {step}" in again and step > 0
     assert json.loads((out / "sft.json").read_text())["request"]["learning_rate"] == 2e-3
