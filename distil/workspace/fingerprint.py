@@ -25,7 +25,7 @@ SOURCES = {
 NO_CODE = ("pipeline/", "prompts/", "workspace/profiles", "cli.py", "__main__.py")
 FIRST_USED = {"evaluate/": "04", "train/": "04", "publish/": "07"}  # rooms that the stages before do not import
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-NO_PATHS = ("push", "repository")  # parameters whose words are names, whatever lies here
+NO_PATHS = ("push", "repository", "base_name")  # parameters whose words are names, whatever lies here
 EXTRA = re.compile(r"DISTIL_(?:\w+_)?EXTRA")  # of every role, or of one
 OF_STUDENTS = ("student", "gallery")  # how the names of prompts begin that 04 to 07 ask or teach with
 
