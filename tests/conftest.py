@@ -16,7 +16,10 @@ from distil.llm.roles import ROLES
 ROOT = Path(__file__).parents[1]
 os.environ["DISTIL_BATCH"] = "1"  # no progress bars
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch reads it when it loads: threads that wait do not spin
-LONGEST = ("test_smoke.py", "test_kept_run.py", "test_reference_suite.py", "test_several_processes.py")
+LONGEST = """
+    test_smoke.py test_recipe_models.py test_several_processes.py test_reference_suite.py test_kept_run.py
+    test_killed.py test_memory.py test_real_server.py test_ten_thousand.py
+""".split()
 EXPENSIVE = {"attacked", "graded", "made", "measured", "tiny"}  # fixtures that load a student or run many programs
 
 

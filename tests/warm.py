@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -27,9 +28,12 @@ from pathlib import Path
 from subprocess import PIPE
 
 HEAVY = """
-    datasets ipykernel.kernelapp matplotlib matplotlib_inline.backend_inline nbconvert pandas papermill peft
-    scipy.stats sklearn.linear_model torch transformers transformers.models.llama.modeling_llama trl trl.trainer
-    distil.cli distil.evaluate.recheck distil.evaluate.tables distil.pipeline.driver distil.workspace.plots
+    datasets datasketch detect_secrets ipykernel.kernelapp math_verify matplotlib.backends.backend_svg matplotlib.pyplot
+    matplotlib_inline.backend_inline nbconvert pandas papermill peft reasoning_gym scipy.stats
+    sklearn.feature_extraction.text sklearn.linear_model sklearn.metrics torch transformers
+    transformers.models.llama.modeling_llama trl trl.trainer
+    distil.chains.chats distil.chains.student_judge distil.cli distil.evaluate.recheck distil.evaluate.tables
+    distil.pipeline.driver distil.train.grpo distil.train.preference distil.train.sft distil.workspace.plots
 """.split()
 NAMES = (
     ("transformers", "AutoModelForCausalLM AutoModelForSequenceClassification AutoTokenizer TrainerCallback"),
@@ -158,6 +162,8 @@ def serve(address: str) -> None:
     listener.bind(address)
     listener.listen()
     assert threading.active_count() == 1, "a fork has only the thread that forks"
+    gc.collect()
+    gc.freeze()  # what is imported: a fork that looks through a million objects for garbage takes half a second
     print("ready", flush=True)
     lines: dict[int, socket.socket] = {}
     while True:

@@ -107,7 +107,7 @@ from distil.workspace.rows import TrainingRow
 text = " ".join(["seven"] * 440)
 messages = [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": text}]
 rows = [TrainingRow(instruction="1 + 1?", messages=messages, output=text, problem_id="p")] * 8
-sft.sft(rows, [], sys.argv[1], Path(sys.argv[2]), train_tokens=4000, learning_rate=1e-4, max_length=512,
+sft.sft(rows, [], sys.argv[1], Path(sys.argv[2]), train_tokens=2000, learning_rate=1e-4, max_length=512,
              method="lora", seed=0)
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(default_batch_size(), int(peak.split()[1]) / 2**20)
@@ -117,7 +117,8 @@ print(default_batch_size(), int(peak.split()[1]) / 2**20)
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available() or sys.platform != "linux", reason="measures a CPU's memory")
 def test_against_a_training(tmp_path):
-    """A fresh process that trains on rows of one length; of mixed lengths, freed memory makes it more."""
+    """A fresh process that trains on rows of one length, a full step and a begun one; of mixed lengths, freed memory
+    makes it more."""
     student = "HuggingFaceTB/SmolLM2-135M-Instruct"
     done = subprocess.run([sys.executable, "-c", TRAIN, student, tmp_path], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
