@@ -47,7 +47,7 @@ class GRPOResult(Row):
     grading_s: float  # while attempts were graded
     tokens_per_s: int  # of writing alone
     engine: str  # vllm or transformers
-    reward_steps: int = 1  # an earlier version took one
+    reward_steps: int = 0  # 0: by an earlier version, which took one
     reward_first_pm: float | None = None  # twice the standard error; None with one step
     reward_last_pm: float | None = None
 
