@@ -15,8 +15,8 @@ from distil.publish.facts import LEVEL
 TEMPLATES = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs" / "src").glob("*.md.j2"))}
 BY_HAND = {name: text for name, text in PAGES.items() if not text.startswith("<!-- Made by")}
 NO_RESULTS = {  # what is no result of a measurement
-    f"({LEVEL} CI)", f"intervals are at {LEVEL}", f"the interval is at {LEVEL}", f"are at {LEVEL}, by a paired bootstrap", "Python 3.11 or 3.12",
-    "Linux 6.12", "it takes torch 2.11", f"{TEMPERATURE} where several answers are sampled",
+    f"({LEVEL} CI)", f"intervals are at {LEVEL}", f"the interval is at {LEVEL}", f"at {LEVEL}, by a paired bootstrap",
+    "Python 3.11 or 3.12", "Linux 6.12", "it takes torch 2.11", f"{TEMPERATURE} where several answers are sampled",
 }  # fmt: skip
 
 
