@@ -10,7 +10,7 @@ WORKERS ?= 2
 THREADS := $(shell cores=$$(getconf _NPROCESSORS_ONLN); each=$$((cores / $(WORKERS))); echo $$((each > 0 ? each : 1)))
 PYTEST := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=$(THREADS) $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: run check test install lint lab clean
+.PHONY: run check test install lint texts lab clean
 
 run: install
 	$(BIN)/distil run --profile cpu
@@ -34,6 +34,9 @@ $(STAMP): pyproject.toml requirements.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
 	touch $@
+
+texts: install
+	$(BIN)/python -m benchmarks.texts
 
 lab: install
 	$(BIN)/jupyter lab notebooks

@@ -16,11 +16,12 @@ REPOSITORY = "OWNER/REPOSITORY"
 
 
 def main(new: str) -> int:
-    """Replace the address in this file, the notebooks and the README. Exit code 2 for a name that is not OWNER/NAME."""
+    """Replace the address in this file, the notebooks and the pages. Exit code 2 for a name that is not OWNER/NAME."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", new):
         print(f"{new!r}: write OWNER/REPOSITORY", file=sys.stderr)
         return 2
-    for path in (*sorted((root() / "notebooks").glob("*.ipynb")), root() / "README.md", Path(__file__)):
+    pages = [root() / "README.md", *sorted((root() / "docs").rglob("*.md*"))]
+    for path in (*sorted((root() / "notebooks").glob("*.ipynb")), *pages, Path(__file__)):
         text = path.read_text(encoding="utf-8")
         if REPOSITORY in text:
             write_text(path, text.replace(REPOSITORY, new))

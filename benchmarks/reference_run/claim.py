@@ -166,7 +166,7 @@ def claim_text(shown: dict) -> str:
 
 
 def sentences(shown: dict) -> list[str]:
-    """The claim in words, as the README has to say it."""
+    """The claim in words, as docs/results.md has to say it."""
     against = shown["against"]
     fast = against["slow"]["fast"]
     made = ", whose chains were made in turns of solving, checking and concluding" if shown["turns"] else ""

@@ -43,7 +43,7 @@ def test_every_room_says_what_it_holds(room):
 
 
 def test_paths_exist():
-    for path in re.findall(r"`((?:distil|tests|artifacts)/[\w./]+)`", TEXT):
+    for path in re.findall(r"`((?:distil|tests|artifacts|benchmarks|docs)/[\w./]+)`", TEXT):
         assert (ROOT / path).exists(), path
 
 
