@@ -7,7 +7,9 @@ import re
 WIDE = {0xFF01 + i: 0x21 + i for i in range(94)} | {0x3000: 0x20}  # full-width signs and digits to ASCII
 SAID = re.compile(r"(?:answer(?: is)?|答案[是为]?|故选|应选)\s*[:：]?\s*", re.IGNORECASE)
 TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
-OTHER_BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![a-zA-Z])\s*([^\n$]+?)\s*(?:\$|\\\)|\\\]|\n|[.。]?\s*\Z)")
+OTHER_BOX = re.compile(r"\\(?:boxed\s+|fbox\s*|framebox\s*)\{")
+BARE_BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*([^\s{}$][^\n$]*?)\s*(?:\$|\\\)|\\\]|\n|[.。]?\s*\Z)")
+STATED = re.compile(r"\s*(?:(?:so|thus|therefore),? )?(?:the )?(?:final )?answer(?: is|:)|答案", re.IGNORECASE)
 DRESS = re.compile(
     r"\\(?:text(?:bf|it|rm|sf|tt)?|math(?:rm|bf|it|sf)|mbox|bm|boldsymbol|emph|operatorname)\s*\{([^{}]*)\}"
 )
@@ -69,11 +71,11 @@ def extract_answer(text: str) -> str | None:
     tags = list(TAGGED.finditer(text))
     if tags and r"\boxed{" not in text[tags[-1].end() :]:
         text = tags[-1][1]
-    boxed = extract_boxed(text)
+    boxed = extract_boxed(text if r"\boxed{" in text else OTHER_BOX.sub(lambda _: r"\boxed{", text))
     if boxed is not None:
         return boxed
-    if others := OTHER_BOX.findall(text):
-        return others[-1]
+    if bare := BARE_BOX.findall(text):
+        return bare[-1]
     said = [part for part in SAID.split(text)[1:] if re.search(r"\w", part.split("\n")[0])]
     last = text.strip().rsplit("\n", 1)[-1]
     if not said and len(last) > 30:
@@ -84,6 +86,14 @@ def extract_answer(text: str) -> str | None:
     if "=" in answer:
         answer = answer.rsplit("=", 1)[1]
     return answer.strip().strip('*`"$').rstrip(".!。").strip('*`"$ ') or None
+
+
+def final_answer(text: str) -> str:
+    r"""The answer that a gold answer ends with, if it is a solution: after ####, boxed, or after "The answer is"."""
+    _, sign, after = text.rpartition("####")
+    if sign and after.strip():
+        return after.strip()
+    return extract_boxed(text) or (STATED.match(text) and extract_answer(text)) or text
 
 
 def normalise_answer(answer: str) -> str:

@@ -17,6 +17,7 @@ RELATION = re.compile(r"([<>]|\\(?:le|ge|ne)(?![a-z]))")
 COMMANDS = re.compile(r"\\[a-zA-Z]+(?:_\{\w+\})?")
 # what the parser would pass over, or take for a product: signs it does not know, 3 5, x2, 5_{3}, 5.
 UNREADABLE = re.compile(r"[^\x20-\x7e]|[$#@~?\"'`]|[})a-zA-Z\d%!.]\s+\.?\d|[})a-zA-Z%!]\.?\d|[\d)}]_|\.(?!\d)")
+PRODUCT = re.compile(r"\\approx|\d\s*\\frac|\\(?:pi|theta|alpha|beta|gamma|lambda|mu|sigma|phi|omega)\s*\d")
 
 
 def number(text: str) -> Fraction | None:
@@ -29,7 +30,8 @@ def roughly(value: str, rounded: str) -> bool:
     """Is a number what another comes to, give or take a twentieth?"""
     exact, about = read(value, False), read(rounded, False)
     try:
-        return abs(complex(exact) - complex(about)) <= abs(complex(exact)) / 20
+        size = abs(complex(exact))
+        return size < float("inf") and abs(complex(exact) - complex(about)) <= size / 20
     except (TypeError, ValueError, OverflowError):  # no numbers
         return False
 
@@ -79,7 +81,7 @@ def stays_with(gold: str, answer: str, fold: bool) -> bool:
         letters(texts[1]) <= letters(texts[0]) | {"e", "i"}
         and not (words_of(gold) or words_of(answer))
         and bool(RELATION.search(gold)) == bool(RELATION.search(answer))
-        and not (OPEN_END.search(answer) or OPEN_END.search(gold))
+        and not any(OPEN_END.search(text) or r"\infty" in text for text in texts)  # 2\infty is no answer
     )
 
 
@@ -92,7 +94,7 @@ def read(text: str, fold: bool) -> Any:
     from latex2sympy2_extended.logic import And
     from math_verify.grader import should_treat_as_complex
 
-    if UNREADABLE.search(COMMANDS.sub(r"\\", text)) or re.search(r"\d\s*\\frac", text):
+    if UNREADABLE.search(COMMANDS.sub(r"\\", text)) or PRODUCT.search(text):
         return None
     text = DECIMAL.sub(lambda match: fraction(Fraction(match[0])), text)
     config = ConversionConfig(interpret_as_mixed_fractions=False, lowercase_symbols=fold)

@@ -16,6 +16,8 @@ from distil.verify.regions import MEMBER, RELATION, region, same_region
 from distil.verify.verifier import Verifier
 from distil.workspace.rows import Problem
 
+WORD = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{3,}")
+MOST_WORDS = 6  # of an answer that is compared as mathematics: "12 square feet per day"
 LABELLED = re.compile(rf"({WRITTEN.pattern})\s+([^\W\d_]{{3,}}(?: [^\W\d_]+)*)")
 BASE = re.compile(r"(\d[\dA-Za-z]*)_\{(\d+)\}")
 TIME = re.compile(r"(\d{1,2}):(\d\d)(?::(\d\d))?\s*(?:([ap])\.?\s*m\.?)?", re.IGNORECASE)
@@ -35,6 +37,8 @@ class Math(Verifier):
         words = re.fullmatch(r"[^\W\d_]{2,}([ -][^\W\d_]+)*", problem.answer)  # parsed as a product of letters
         if words or not (NUMBER.fullmatch(gold) or any(not isinstance(part, str) for part in parse(f"${gold}$"))):
             raise ValueError(f"answer {problem.answer!r} cannot be read as mathematics; use verifier 'exact'")
+        if len(WORD.findall(gold)) > MOST_WORDS:
+            raise ValueError(f"answer {problem.answer[:80]!r}... is a text: give the final answer alone")
 
     def matches(self, answer: str, problem: Problem) -> bool:
         gold = normalise_answer(problem.answer)
@@ -69,7 +73,7 @@ def same(gold: str, answer: str) -> bool:
 
 def by_name(parts: list[str]) -> dict[str, str]:
     """The values of `x = 3, y = 4` by name, in the order of the names; empty if this is something else."""
-    found = {name: kept[-1] for name, kept, _ in map(sides, parts) if name and kept}
+    found = {name: kept[-1] for name, kept, rounded in map(sides, parts) if name and kept and not rounded}
     return dict(sorted(found.items())) if len(found) == len(parts) > 1 else {}
 
 
@@ -162,7 +166,9 @@ def same_ratio(gold: str, answer: str) -> bool:
         pairs = zip(golds, golds[1:], answers, answers[1:], strict=False)
         return all(same_term(f"({a})/({b})", f"({c})/({d})") for a, b, c, d in pairs)
     ratio, value = (golds, answer) if len(golds) > 1 else (answers, gold)
-    return len(ratio) == 2 and ":" not in value and same_term(f"({ratio[0]})/({ratio[1]})", value)
+    return (
+        len(ratio) == 2 and re.search(r"/|\\frac", value) is not None and same_term(f"({ratio[0]})/({ratio[1]})", value)
+    )
 
 
 def clock(time: re.Match, other: re.Match) -> tuple[object, ...]:

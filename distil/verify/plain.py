@@ -42,7 +42,7 @@ SPELLINGS = [(re.compile(pattern), plain) for pattern, plain in (
     (r"\*\*", "^"),
     (r"\*", r"\\cdot "),
     (r"(?<=\d)\s*[xX]\s*(?=10\s*\^)", r"\\times "),
-    (r"(?<![\w.])(\d+(?:\.\d+)?)[eE]([+-]?\d+)(?!\w)", r"\1\\times 10^{\2}"),
+    (r"(?<![\w.])(\d+(?:\.\d+)?)[eE]\+?(-?\d+)(?!\w)", r"\1\\times 10^{\2}"),
 )]  # fmt: skip
 
 

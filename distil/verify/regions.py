@@ -54,7 +54,11 @@ def piece_of_region(text: str) -> tuple[Any, str] | None:
             if any(end.is_infinite and sign in "[]" for end, sign in zip(ends, found[::2], strict=True)):
                 return None
             return sympy.Interval(*ends, left_open=found[0] == "(", right_open=found[2] == ")"), ""
-        if len(symbols) != 1 or not all(a.free_symbols or b.free_symbols for a, b in zip(ends, ends[1:], strict=False)):
+        if (
+            len(symbols) != 1
+            or len(ends) < 2
+            or not all(a.free_symbols or b.free_symbols for a, b in zip(ends, ends[1:], strict=False))
+        ):
             return None
         (symbol,) = symbols
         x = sympy.Symbol("x", real=True)
