@@ -106,6 +106,6 @@ def normalise_answer(answer: str) -> str:
 
 def undressed(answer: str) -> str:
     """An answer without the outermost of its dress. What follows a number stays apart from it: it may be a unit."""
-    answer = DRESS.sub(r"\1", re.sub(r"(?<=[\d}])(?=\\(?:text|mathrm|mbox))", " ", answer))
+    answer = DRESS.sub(r"\1", re.sub(r"(?:(?<=[\d}])|(?<=\\pi))(?=\\(?:text|mathrm|mbox))", " ", answer))
     answer = re.sub(r"^(?:\*\*|\\[(\[]|[`\"])(.+?)(?:\*\*|\\[)\]]|[`\"])$", r"\1", answer)
     return re.sub(r"(?<!\\)\$$", "", answer.strip().lstrip("$")).strip()

@@ -119,12 +119,14 @@ def same_term(gold: str, answer: str) -> bool:
     gold, answer = unwrapped(gold.strip()), unwrapped(answer.strip())
     if bare(gold) == bare(answer):
         return True
-    found = brackets(gold), brackets(answer)
-    if any(found):
-        return all(found) and found[0][::2] == found[1][::2] and same_inside(*found[0][:2], found[1][1])
-    matrices = MATRIX.fullmatch(gold), MATRIX.fullmatch(answer)
-    if all(matrices):
-        return same_matrix(*(match[2] for match in matrices))
+    wanted, found = brackets(gold), brackets(answer)
+    if wanted and found:
+        return wanted[::2] == found[::2] and same_inside(wanted[0], wanted[1], found[1])
+    if wanted or found:
+        return False
+    matrix, other = MATRIX.fullmatch(gold), MATRIX.fullmatch(answer)
+    if matrix and other:
+        return same_matrix(matrix[2], other[2])
     if ":" in gold or ":" in answer:
         return same_ratio(gold, answer)
     bases = [BASE.fullmatch(text) for text in (gold, answer)]

@@ -22,7 +22,7 @@ ball balls|book books|way ways|point points|egg eggs|child children|marble marbl
 UNITS = {word: group.split()[0] for group in SPELLINGS.replace("\n", "|").split("|") for word in group.split()}
 POWERS = {"square": "2", "sq": "2", "sq.": "2", "cubic": "3", "cu": "3", "平方": "2", "立方": "3", "": ""}
 UNIT = re.compile(
-    r"(?<=[\d})])(?P<gap>\s*)(?P<power>(?:square|sq\.?|cubic|cu)(?=\s)|平方|立方|)\s*"
+    r"(?:(?<=[\d})])|(?<=\\pi))(?P<gap>\s*)(?P<power>(?:square|sq\.?|cubic|cu)(?=\s)|平方|立方|)\s*"
     rf"(?P<unit>{'|'.join(map(re.escape, sorted(UNITS, key=len, reverse=True)))})(?:\^\{{?(?P<raised>[23])\}}?)?\s*\.?$"
 )
 MONEY = re.compile(r"^-?\s*(\\?\$|USD|€|£|¥)\s*(?=[\d.(\\])")
@@ -75,7 +75,6 @@ def signed(parts: list[str]) -> list[str]:
 
 def brackets(text: str) -> tuple[str, str, str] | None:
     r"""(opening, inside, closing) of a text that is one pair of brackets; None for others. `\{` is one of them."""
-    text = text.replace(r"\langle", "(").replace(r"\rangle", ")")
     opening = 1 if text.startswith(r"\{") else 0
     if text[opening : opening + 1] not in CLOSER or closing(text, opening) != len(text) - 1:
         return None

@@ -13,7 +13,7 @@ SPELT = {
     "/": "÷∕⁄", "%": "﹪", "¥": "￥", r"\times ": "×✕", r"\cdot ": "·⋅∙•∗", r"\pm ": "±", r"\approx ": "≈",
     r"\le ": "≤⩽≦", r"\ge ": "≥⩾≧", r"\ne ": "≠", r"\in ": "∈", r"\cup ": "∪", r"\cap ": "∩", r"\emptyset ": "∅",
     r"\infty ": "∞", r"^\circ ": "°", r"^\circ C": "℃", r"\angle ": "∠", r"\mathbb{R}": "ℝ", r"\mathbb{Z}": "ℤ",
-    r"\sqrt": "√", r"\alpha ": "α", r"\beta ": "β", r"\gamma ": "γ", r"\theta ": "θ", r"\lambda ": "λ",
+    r"\sqrt ": "√", r"\alpha ": "α", r"\beta ": "β", r"\gamma ": "γ", r"\theta ": "θ", r"\lambda ": "λ",
     r"\mu ": "μ", r"\pi ": "π", r"\sigma ": "σ", r"\phi ": "φ", r"\omega ": "ω",
 }  # fmt: skip
 SIGNS = WIDE | {ord(sign): spelling for spelling, signs in SPELT.items() for sign in signs}
@@ -23,6 +23,8 @@ NAMES = r"arcsin|arccos|arctan|sin|cos|tan|cot|csc|ln|log|exp|gcd|lcm|sqrt|pi|in
 CLOSER = {"(": ")", "[": "]", "{": "}"}
 SPELLINGS = [(re.compile(pattern), plain) for pattern, plain in (
     (r"\\(?:left|right|displaystyle|limits|[bB]igg?[lr]?)(?![a-zA-Z])|\\!", ""),
+    (r"\\langle(?![a-zA-Z])", "("),
+        (r"\\rangle(?![a-zA-Z])", ")"),
     (r"\\lbrace(?![a-zA-Z])", r"\\{"),
     (r"\\rbrace(?![a-zA-Z])", r"\\}"),
     (r"\\(?:quad|qquad)(?![a-zA-Z])|(?<!\\)\\[,;: ]|~", " "),

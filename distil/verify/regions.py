@@ -19,11 +19,11 @@ def region(text: str) -> tuple[Any, str] | None:
 
     text = found[2] if (found := SUCH_THAT.match(text)) else text
     pieces, separators = split(text)
-    regions = [piece_of_region(piece) for piece in pieces]
-    names = {found[1] for found in regions if found and found[1]}
-    if not regions or None in regions or len(names) > 1:
+    regions = [found for piece in pieces if (found := piece_of_region(piece))]
+    names = {name for _, name in regions if name}
+    if not regions or len(regions) < len(pieces) or len(names) > 1:
         return None
-    sets = [found[0] for found in regions]
+    sets = [found for found, _ in regions]
     if separators <= ALTERNATIVES:
         whole = sympy.Union(*sets)
     elif separators & ALTERNATIVES:

@@ -80,7 +80,8 @@ def test_a_unit_that_may_be_a_variable_is_not_left_out(text):
 GOLDS = r"""42|-7|100|3.14|0.05|\frac{1}{2}|-\frac{3}{4}|2\frac{1}{3}|1 1/2|3/4|2\sqrt{3}|\frac{\sqrt{2}}{2}|\sqrt[3]{2}
 2\pi|\frac{9\pi}{4}|25\%|5\text{ cm}|12 apples|90^\circ|\$18.90|3:4|3:45 PM|[2,5)|(3,4)|(1,2,3)|\{1,2,3\}|1,-2|3、5
 3 and 5|x = 5|y = 2x+3|x^2+y^2=9|3 \pm 2\sqrt{2}|6-5i|x^3+3x-6|\frac{1}{2^{n-1}}|1010_2|\ln 2|10^{-7}|1.5 \times 10^3
-1000000|1,234,567|x \ge 2|2 \le x < 5|x < -1 \text{ or } x > 3|(-\infty,2)\cup(3,\infty)|(2,3),(4,5)|x=3, y=4|\frac{a+b}{2}
+1000000|1,234,567
+x \ge 2|2 \le x < 5|x < -1 \text{ or } x > 3|(-\infty,2)\cup(3,\infty)|(2,3),(4,5)|x=3, y=4|\frac{a+b}{2}
 \begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}|0.\overline{3}|\infty|\log_2 8|June 20|60\text{ km/h}
 \sin x|2n+1|3x|5 m^2"""
 ADDED = r"""7|x|\pi|\sqrt{2}|\sqrt(2)|√2|^3|³| foo| + 1| - 1|+|*|*2|、9|, 9|; 9| \text{ or } 9| and 9| to 9|/2| = 9
