@@ -62,7 +62,7 @@ def plain(text: str) -> str:
     for pattern, spelling in SPELLINGS:
         text = pattern.sub(spelling, text)
     text = re.sub(r"(?<![\d.,_'])(\d{1,3})((?:[ ']\d{3})+)(?![\d'])", lambda m: m[1] + re.sub(r"\D", "", m[2]), text)
-    text = re.sub(r"(?<![\d.])(\d*)\.(\d*)\\(?:overline|dot)\{?(\d+)\}?", repeating, text)
+    text = re.sub(r"(?<![\d.])(\d*)\.(\d*)\\(?:overline|dot)(?:\{(\d+)\}|(\d))", repeating, text)
     text = re.sub(r"(?<![\d.])(\d+)\.(\d*?)(?:(\d)\3{2,}|(\d{2,6}?)\4+)\s*(?:\.\.\.+|…|\\[lc]?dots)$", repeating, text)
     text = in_braces(text)
     text = re.sub(
@@ -88,7 +88,7 @@ def repeating(match: re.Match) -> str:
 def mixed(match: re.Match) -> str:
     """A mixed number as one fraction; what is no mixed number stays."""
     whole, above, below = (int(number) for number in match.groups() if number is not None)
-    return rf"(\frac{{{whole * below + above}}}{{{below}}})" if 0 < above < below else match[0]
+    return rf"(\frac{{{whole * below + above}}}{{{below}}})" if whole and 0 < above < below else match[0]
 
 
 def closing(text: str, begin: int) -> int:
