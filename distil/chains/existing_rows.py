@@ -13,7 +13,7 @@ from distil.llm.tokens import estimate
 from distil.problems.errors import ProblemError
 from distil.problems.fields import field_of, text_of
 from distil.problems.hub_rows import is_wanted, problem_of, value_of
-from distil.problems.sources import place, problem_from
+from distil.problems.sources import place, problem_from, say_cut, was_cut
 from distil.verify.answers import extract_boxed
 from distil.workspace.files import read_table
 from distil.workspace.rows import Problem
@@ -49,6 +49,7 @@ def file_rows(path: Path, boxed: bool) -> Iterator[tuple[Problem | dict, list[Gi
     first, and for a field that is missing, empty or not what it should be; StageError for a file that cannot be read.
     """
     first: tuple[str, tuple] | None = None
+    cut = 0
     for number, row in read_table(path):
         where = place(path, number)
         try:
@@ -62,11 +63,14 @@ def file_rows(path: Path, boxed: bool) -> Iterator[tuple[Problem | dict, list[Gi
                     f"this row has {in_words(form)}, but {first[0].rpartition(', ')[2]} has {in_words(first[1])}: one "
                     "form a file; split it"
                 )
-            yield file_row(row, form, where, path.name)
+            problem, given = file_row(row, form, where, path.name)
+            cut += isinstance(problem, Problem) and not boxed and was_cut(row, problem)
+            yield problem, given
         except ProblemError:
             raise
         except ValueError as error:
             raise ProblemError(f"{where}: {error}") from None
+    say_cut(path, cut)
 
 
 def from_messages(row: dict) -> dict:

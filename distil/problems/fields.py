@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,24 +15,33 @@ KINDS = {type(None): "null", bool: "true or false", list: "a list", dict: "an ob
 SPLITS = {"train": ("train", "training"), "test": ("test", "validation", "valid", "val", "dev", "eval")}
 
 
-def field_of(record: Mapping[str, Any], name: str) -> Any:
-    """The value of a field; `a.b` names field b within field a. Raises KeyError if it is not there."""
-    if name in record:
+def field_of(record: object, name: str) -> Any:
+    """The value of a field; `a.b` names field b within field a, `a.0` the first of list a, `a.-1` the last.
+
+    A field whose own name holds the dot comes first. Raises KeyError if it is not there.
+    """
+    if isinstance(record, Mapping) and name in record:
         return record[name]
-    first, _, rest = name.partition(".")
-    if rest and isinstance(record.get(first), Mapping):
-        return field_of(record[first], rest)
+    if isinstance(record, list) and re.fullmatch(r"-?\d+", name) and -len(record) <= int(name) < len(record):
+        return record[int(name)]
+    for dot in reversed([match.start() for match in re.finditer(r"\.", name)]):
+        try:
+            return field_of(field_of(record, name[:dot]), name[dot + 1 :])
+        except KeyError:
+            continue
     raise KeyError(name)
 
 
 def text_of(value: object, field: str) -> str:
-    """A text or a number as text. Raises ValueError, naming the field, for all else.
+    """A text or a number as text, 3.0 as 3. Raises ValueError, naming the field, for all else.
 
     >>> text_of(42, "answer")
     '42'
     """
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"field `{field}` is {value}, as some programs write what is missing: write it as a text")
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise ValueError(f"field `{field}` is {KINDS.get(type(value), type(value).__name__)}: write it as a text")
     return str(value)

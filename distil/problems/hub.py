@@ -54,7 +54,7 @@ def chains_map(name: str, options: dict[str, str]) -> dict:
         if field not in mapping:
             raise ProblemError(
                 f"hub:{name}: say which field is which: hub:{name}?question=FIELD&answer=FIELD&chain=FIELD, and where "
-                "needed &reasoning=FIELD; a.b names field b within field a"
+                "needed &reasoning=FIELD; a.b names field b within field a, a.0 the first of list a"
             )
     return mapping
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from distil.problems.errors import ProblemError
 from distil.problems.fields import field_of, text_of
-from distil.verify.answers import extract_boxed, normalise_answer
+from distil.verify.answers import extract_boxed, final_answer, normalise_answer
 from distil.verify.choice import LETTERS
 from distil.verify.registry import verifier_named, verifier_of
 from distil.workspace.rows import Problem
@@ -108,6 +108,8 @@ def fill_in(problem: Problem, values: dict, mapping: dict) -> None:
         if method := re.search(r"def (\w+)\(self", starter):
             problem.entry_point = method.group(1)
     if "choices" in values:
+        if not isinstance(values["choices"], list) or len(values["choices"]) > len(LETTERS):
+            raise ValueError(f"field `{mapping['choices']}` is no list of at most {len(LETTERS)} choices")
         problem.choices = [str(choice) for choice in values["choices"]]
         if isinstance(mapping["choices"], list):
             problem.choices = [choice.strip() for choice in problem.choices]
@@ -131,6 +133,8 @@ def read_answer(value: object, how: str) -> str:
             raise ValueError("no answer after ####")
     elif how == "boxed":
         text = extract_boxed(text) or ""
+    else:
+        text = final_answer(text)
     text = text.strip()
     if text.casefold() in NO_ANSWER:
         raise ValueError(f"no answer to be read ({how})")

@@ -13,6 +13,7 @@ import yaml
 from distil.problems.dedup import clean
 from distil.problems.errors import ProblemError
 from distil.problems.fields import as_texts, read_split, text_of
+from distil.verify.answers import final_answer
 from distil.verify.registry import verifier_named, verifier_of
 from distil.workspace.environment import root
 from distil.workspace.files import read_table
@@ -89,7 +90,7 @@ def read_rows(path: Path) -> list[Problem]:
     """
     if not path.is_file():
         raise ProblemError(f"{path}: no such file; give a suite ({', '.join(SUITES)}), your own file, or hub:NAME")
-    rows, ids = [], {}
+    rows, ids, cut = [], {}, 0
     for number, row in read_table(path):
         where = place(path, number)
         problem = problem_from(row, where, id=f"row-{number:05d}", source=path.name)
@@ -97,7 +98,20 @@ def read_rows(path: Path) -> list[Problem]:
             raise ProblemError(f"{where}: id {problem.id!r} was used on {ids[problem.id]} already")
         ids[problem.id] = where.rpartition(", ")[2]
         rows.append(problem)
+        cut += was_cut(row, problem)
+    say_cut(path, cut)
     return rows
+
+
+def was_cut(row: dict, problem: Problem) -> bool:
+    """Was a row's answer a whole solution, of which the problem has the final answer?"""
+    return isinstance(row.get("answer"), str) and row["answer"] != problem.answer
+
+
+def say_cut(path: Path, cut: int) -> None:
+    """Print how many answers of a file were cut."""
+    if cut:
+        print(f"{path}: {cut} answers were whole solutions; what counts is the final answer (after ####, or boxed)")
 
 
 def place(path: Path, number: int) -> str:
@@ -116,6 +130,7 @@ def problem_from(row: dict, where: str, **usual: str) -> Problem:
         verifier = row.get("verifier")
         needs_answer = verifier is None or verifier_named(text_of(verifier, "verifier")).needs_answer
         texts = {"answer": ""} | as_texts(row, ("question", "answer") if needs_answer else ("question",))
+        texts["answer"] = final_answer(texts["answer"])
         problem = Problem.from_dict(
             {"domain": "user", "task": "user"}
             | {"verifier": "math" if any(c.isdigit() for c in texts["answer"]) else "exact"}

@@ -9,31 +9,47 @@ from distil.verify.answers import normalise_answer
 from distil.verify.verifier import Verifier
 from distil.workspace.rows import Problem
 
-LETTERS = string.ascii_uppercase[:10]  # A to J, as the largest common sets have ten choices
+LETTERS = string.ascii_uppercase
+LETTER = re.compile(
+    r"(?:(?:the )?(?:correct )?(?:option|choice|answer|选项?)(?: is)?\s*[:：]?\s*)?"
+    r"(?P<open>\(?)\s*(?P<letter>[A-Z])\s*(?:[).:、]{0,2}|[).:、]{1,2}\s*(?P<text>\S.*))",
+    flags=re.DOTALL | re.IGNORECASE,
+)
+ANOTHER = re.compile(r"\b[A-Z]\b|\b(?:or|not|wrong|incorrect|false|neither)\b|[或和不错非]")
 
 
 class Choice(Verifier):
     """The gold answer is a letter; field `choices` of the problem, which may be left out, holds the texts."""
 
     def check_gold(self, problem: Problem) -> None:
-        last = LETTERS[min(len(problem.choices or LETTERS), len(LETTERS)) - 1]
-        if not re.fullmatch(f"[A-{last}]", problem.answer):
-            raise ValueError(f"answer {problem.answer!r}: verifier 'choice' wants one letter from A to {last}")
+        letters = known_letters(problem)
+        if not letters:
+            raise ValueError(f"{len(problem.choices or [])} choices: verifier 'choice' wants 1 to {len(LETTERS)}")
+        if len(problem.answer) != 1 or problem.answer not in letters:
+            wanted = f"one letter from A to {letters[-1]}"
+            raise ValueError(f"answer {problem.answer!r}: verifier 'choice' wants {wanted}")
 
     def matches(self, answer: str, problem: Problem) -> bool:
-        letter = chosen_letter(answer)
-        if letter is not None:
-            return letter == problem.answer
-        if not problem.choices:
+        letters, texts = known_letters(problem), [as_text(choice) for choice in problem.choices or []]
+        match = LETTER.fullmatch(answer.strip().replace("**", ""))
+        if match and match["letter"].upper() in letters:
+            if match["letter"].upper() != problem.answer:
+                return False
+            said = as_text(match["text"] or "")
+            own = texts[letters.index(problem.answer)] if texts else ""
+            return said in ("", own) or (said not in texts and not ANOTHER.search(match["text"]))
+        if not texts:
             return False
-        text = problem.choices[LETTERS.index(problem.answer)]
-        return answer.casefold() == normalise_answer(str(text)).casefold()
+        own = texts[letters.index(problem.answer)]
+        return as_text(answer) == own and texts.count(own) == 1
 
 
-def chosen_letter(answer: str) -> str | None:
-    """The letter of a multiple-choice answer: `B`, `(B)`, `B.`, `B)`, `B: text` or `B) text`; None for other texts.
+def known_letters(problem: Problem) -> str:
+    """The letters of a problem's choices; all where the choices are not known, none where they are too many."""
+    count = len(LETTERS) if problem.choices is None else len(problem.choices)
+    return LETTERS[:count] if count <= len(LETTERS) else ""
 
-    A letter that a text follows needs a sign after it: "A dog" is a text.
-    """
-    match = re.fullmatch(r"\(?([A-Ja-j])(?:[).:]{0,2}|[).:]{1,2}\s.*)", answer.strip(), flags=re.DOTALL)
-    return match.group(1).upper() if match else None
+
+def as_text(choice: str) -> str:
+    """A choice's text to be compared: without dress, case, blanks and full stop."""
+    return " ".join(normalise_answer(str(choice)).casefold().split()).rstrip(".。")

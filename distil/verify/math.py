@@ -1,36 +1,29 @@
-"""Verifier `math`: mathematics compared by value, with math-verify.
+"""Verifier `math`: mathematics compared by value.
 
-Answers are first put into the form that math-verify reads; what it would wave through is refused here.
+An answer is put into plain LaTeX and taken apart (several values, tuples, intervals, equations, units). Two numbers are
+compared exactly, all else by math-verify, and only if it reads the whole of it: a beginning that is right is no answer.
 """
 
 from __future__ import annotations
 
-import logging
 import re
-from fractions import Fraction
 
 from distil.verify.answers import normalise_answer
+from distil.verify.expressions import NUMBER, WRITTEN, number, roughly, same_expression
+from distil.verify.parts import NO_UNIT, bare, brackets, quantity, sides, split, values
+from distil.verify.plain import plain
+from distil.verify.regions import MEMBER, RELATION, region, same_region
 from distil.verify.time_limit import TookTooLong, within
 from distil.verify.verifier import TIME_LIMIT_S, Verifier
 from distil.workspace.rows import Problem
 
-# Spellings of units, a unit a line or between bars, its name first. A wrong unit makes an answer wrong, a missing one
-# does not.
-SPELLINGS = r"""cm centimeter centimeters 厘米|mm millimeter millimeters|m meter meters metre metres 米
-km kilometer kilometers|in inch inches|ft foot feet|yd yard yards|mi mile miles|g gram grams 克
-kg kilogram kilograms 千克|mg|lb lbs pound pounds|oz ounce ounces
-s sec second seconds 秒|min minute minutes 分钟|h hr hour hours 小时
-day days 天|week weeks|month months|year years|cents cent|dollars dollar USD|€ euro euros EUR|£|元 yuan
-L l liter liters litre litres|mL ml|degrees degree ° ^\circ ^{\circ}|radians radian rad|% \% percent
-km/h kph|m/s|mph"""
-UNITS = {word: group.split()[0] for group in SPELLINGS.replace("\n", "|").split("|") for word in group.split()}
-UNIT = re.compile(
-    r"(?<=[\d})])\s*(" + "|".join(map(re.escape, sorted(UNITS, key=len, reverse=True))) + r")(\^\{?[23]\}?)?\s*\.?$"
-)
-RELATION = re.compile(r"[<>≤≥≠]|\\(?:leq?|geq?|neq?|lt|gt)(?![a-z])")
-BASE = re.compile(r"\d_\{?(\d+)\}?$")
-OPEN_END = re.compile(r"\\[lc]?dots|\.\.\.|…|\?")
-NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+WORD = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{3,}")
+MOST_WORDS = 6  # of an answer that is compared as mathematics: "12 square feet per day"
+LABELLED = re.compile(rf"({WRITTEN.pattern})\s+([^\W\d_]{{3,}}(?: [^\W\d_]+)*)")
+BASE = re.compile(r"(\d[\dA-Za-z]*)_\{(\d+)\}")
+TIME = re.compile(r"(\d{1,2}):(\d\d)(?::(\d\d))?\s*(?:([ap])\.?\s*m\.?)?", re.IGNORECASE)
+MATRIX = re.compile(r"\\begin\{([pb]?)matrix\}(.*)\\end\{\1matrix\}")
+PERCENT = re.compile(r"\s*(?:\\?%|percent|per cent)$")
 
 
 class Math(Verifier):
@@ -39,107 +32,186 @@ class Math(Verifier):
     library = "math_verify"
 
     def check_gold(self, problem: Problem) -> None:
+        gold = plain(normalise_answer(problem.answer))
         words = re.fullmatch(r"[^\W\d_]{2,}([ -][^\W\d_]+)*", problem.answer)  # parsed as a product of letters
         try:
-            known = not words and within(TIME_LIMIT_S, self.library, readable, problem.answer)
+            known = NUMBER.fullmatch(gold) or (not words and within(TIME_LIMIT_S, self.library, readable, gold))
         except TookTooLong:
             known = False
         if not known:
             raise ValueError(f"answer {problem.answer!r} cannot be read as mathematics; use verifier 'exact'")
+        if len(WORD.findall(gold)) > MOST_WORDS:
+            raise ValueError(f"answer {problem.answer[:80]!r}... is a text: give the final answer alone")
 
     def matches(self, answer: str, problem: Problem) -> bool:
-        from math_verify import verify
-
-        gold, answer = normalise_latex(normalise_answer(problem.answer)), normalise_latex(answer)
-        if contradicts(gold, answer):
-            return False
-        gold, answer = (parsed(without_unit(text)) for text in (gold, answer))
-        same = gold and answer and verify(gold, answer, timeout_seconds=None)
-        return bool(same) and near(gold[0], answer[0])
+        gold = normalise_answer(problem.answer)
+        if WRITTEN.fullmatch(gold) and WRITTEN.fullmatch(answer):
+            return number(gold) == number(answer)
+        gold, answer = plain(gold), plain(answer)
+        return bool(gold) and bool(answer) and same(gold, answer)
 
 
 def readable(text: str) -> bool:
-    """Does math-verify read more in a text than words?"""
-    return not all(isinstance(part, str) for part in parsed(text))
+    """Does math-verify read more in a text than words?
 
-
-def parsed(text: str) -> list:
-    """What math-verify reads in a text: without a time limit of its own, an Exception, which sympy may catch.
-
-    It warns that there is none; whoever calls this has one (`distil.verify.time_limit`).
+    Without a time limit of its own, an Exception, which sympy may catch: whoever calls this has one.
     """
-    logging.getLogger("math_verify").setLevel(logging.ERROR)
     from math_verify import parse
 
-    return parse(f"${text}$", parsing_timeout=None)
+    return not all(isinstance(part, str) for part in parse(f"${text}$", parsing_timeout=None))
 
 
-def normalise_latex(text: str) -> str:
-    r"""`text` with the spaces of LaTeX taken out of its numbers, `0.\overline{3}` as a fraction, `\log_e` as `\ln`."""
-    text = re.sub(r"(?<=\d)(?:,\\!|(?<!\\)\\[,!;: ]|~)\s*(?=\d{3}(?!\d))", "", text)
-    text = re.sub(r"(?<!\\)\\[,!;: ]|~", " ", text)
-    text = re.sub(r"\\log_\{?e\}?(?![a-z])", r"\\ln", text)
-    return re.sub(r"(\d*)\.(\d*)\\(?:overline|dot)\{?(\d+)\}?", repeating, text).strip()
+def same(gold: str, answer: str) -> bool:
+    """Do two answers in plain LaTeX say the same?"""
+    gold, answer = (MEMBER.sub("", text.strip()) for text in (gold, answer))
+    if bare(gold) == bare(answer):
+        return True
+    if any(RELATION.search(text) or r"\cup" in text for text in (gold, answer)):
+        regions = region(gold), region(answer)
+        if regions[0] and regions[1]:
+            return same_region(*regions[0], *regions[1])
+        if regions[0] or regions[1]:
+            return False
+    golds, answers = values(gold), values(answer)
+    if len(golds) == len(answers) == 1:
+        return same_sides(golds[0], answers[0])
+    ordered = by_name(golds), by_name(answers)
+    if not any(ordered):
+        return same_set(golds, answers)
+    if all(ordered) and ordered[0].keys() != ordered[1].keys():
+        return False
+    golds, answers = (list(n.values()) if n else point(p) for n, p in zip(ordered, (golds, answers), strict=True))
+    return len(golds) == len(answers) and all(map(same, golds, answers))
 
 
-def repeating(match: re.Match) -> str:
-    """A repeating decimal as a fraction in LaTeX."""
-    whole, fixed, again = match.groups()
-    without = int(whole + fixed or 0)
-    value = Fraction(int(whole + fixed + again) - without, 10 ** len(fixed) * (10 ** len(again) - 1))
-    return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
+def by_name(parts: list[str]) -> dict[str, str]:
+    """The values of `x = 3, y = 4` by name, in the order of the names; empty if this is something else."""
+    found = {name: kept[-1] for name, kept, rounded in map(sides, parts) if name and kept and not rounded}
+    return dict(sorted(found.items())) if len(found) == len(parts) > 1 else {}
 
 
-def unit_of(text: str) -> str | None:
-    """The unit at the end of a number, with its power, by one name for all its spellings; None without one."""
-    if text.startswith(("\\$", "$")):
-        return "dollars"
-    match = UNIT.search(text)
-    return match and UNITS[match[1]] + re.sub(r"\W", "", match[2] or "")
+def point(parts: list[str]) -> list[str]:
+    """The coordinates of a point that is the only part, else the parts; none if any has a name."""
+    found = brackets(parts[0]) if len(parts) == 1 else None
+    parts = split(found[1])[0] if found and found[0] + found[2] == "()" else parts
+    return [] if any("=" in part for part in parts) else parts
 
 
-def without_unit(text: str) -> str:
-    """A number alone; degrees and percent stay, which math-verify knows."""
-    unit = unit_of(text)
-    return text if unit in (None, "degrees", "%") else UNIT.sub("", text)
+def same_set(golds: list[str], answers: list[str]) -> bool:
+    """Are two lists of answers the same, whatever their order?"""
+    left = list(answers)
+    for gold in golds:
+        match = next((answer for answer in left if same_sides(gold, answer)), None)
+        if match is None:
+            return False
+        left.remove(match)
+    return not left
 
 
-def words_of(text: str) -> set[str]:
-    """The words of an answer that are neither LaTeX nor units, without case."""
-    found = re.findall(r"(?<!\w)[^\W\d_]{3,}(?!\w)", re.sub(r"\\(?:(?:begin|end)\{\w+\}|[a-zA-Z]+)", " ", text))
-    return {word.casefold() for word in found if word not in UNITS}
+def same_sides(gold: str, answer: str) -> bool:
+    """Do two answers of one value say the same, with or without the name of the value?"""
+    (gold_name, golds, _), (name, found, rounded) = sides(gold), sides(answer)
+    if not golds or not found or not all(roughly(found[0], side) for side in rounded):
+        return False
+    other_name = gold_name and name and bare(gold_name) != bare(name)
+    if len(golds) > 1 or other_name or (gold_name and not name and len(found) > 1):
+        return "=" in gold and "=" in answer and same_expression(gold, answer)
+    return all(same_term(golds[0], value) for value in found)
 
 
-def contradicts(gold: str, answer: str) -> bool:
-    """Does `answer` say something else than `gold` that math-verify does not notice?
+def unwrapped(text: str) -> str:
+    """A term without brackets around the whole of it."""
+    found = brackets(text)
+    return (
+        unwrapped(found[1]) if found and found[0] + found[2] in ("()", "{}") and len(split(found[1])[0]) == 1 else text
+    )
 
-    That is: another unit, another base, wholly other words, a set for a tuple, a relation or an open end where the gold
-    answer is one value, or two different numbers joined by an equals sign.
+
+def same_term(gold: str, answer: str) -> bool:
+    """Do two terms say the same? A term is a number with or without a unit, a tuple, an interval, an expression."""
+    gold, answer = unwrapped(gold.strip()), unwrapped(answer.strip())
+    if bare(gold) == bare(answer):
+        return True
+    wanted, found = brackets(gold), brackets(answer)
+    if wanted and found:
+        return wanted[::2] == found[::2] and same_inside(wanted[0], wanted[1], found[1])
+    if wanted or found:
+        return False
+    matrix, other = MATRIX.fullmatch(gold), MATRIX.fullmatch(answer)
+    if matrix and other:
+        return same_matrix(matrix[2], other[2])
+    if ":" in gold or ":" in answer:
+        return same_ratio(gold, answer)
+    bases = [BASE.fullmatch(text) for text in (gold, answer)]
+    if any(bases):
+        base = bases[0][2] if bases[0] else "10"
+        pairs = [match.groups() if match else (text, base) for match, text in zip(bases, (gold, answer), strict=True)]
+        return pairs[0] == pairs[1]
+    percents = [PERCENT.sub("", text) for text in (gold, answer)]
+    if percents != [gold, answer]:
+        return same_percent(gold, answer, *percents)
+    return same_quantity(gold, answer)
+
+
+def same_inside(opening: str, gold: str, answer: str) -> bool:
+    """Are the parts within brackets the same? The order counts, but for sets."""
+    golds, answers = values(gold), values(answer)
+    if opening == "{":
+        return same_set(golds, answers)
+    return len(golds) == len(answers) and all(map(same, golds, answers))
+
+
+def same_matrix(gold: str, answer: str) -> bool:
+    """Are all entries of two matrices the same?"""
+    golds, answers = (
+        [row.split("&") for row in text.strip().removesuffix("\\\\").split("\\\\")] for text in (gold, answer)
+    )
+    if [len(row) for row in golds] != [len(row) for row in answers]:
+        return False
+    return all(same(g, a) for rows in zip(golds, answers, strict=True) for g, a in zip(*rows, strict=True))
+
+
+def same_ratio(gold: str, answer: str) -> bool:
+    """Are two times of day, or two ratios, the same? What can be read as a time is one."""
+    time, other = TIME.fullmatch(gold), TIME.fullmatch(answer)
+    if time:
+        return other is not None and clock(time, other) == clock(other, time)
+    golds, answers = gold.split(":"), answer.split(":")
+    if len(golds) == len(answers):
+        pairs = zip(golds, golds[1:], answers, answers[1:], strict=False)
+        return all(same_term(f"({a})/({b})", f"({c})/({d})") for a, b, c, d in pairs)
+    ratio, value = (golds, answer) if len(golds) > 1 else (answers, gold)
+    return (
+        len(ratio) == 2 and re.search(r"/|\\frac", value) is not None and same_term(f"({ratio[0]})/({ratio[1]})", value)
+    )
+
+
+def clock(time: re.Match, other: re.Match) -> tuple[object, ...]:
+    """A time of day; by 24 hours if one of the two says a.m. or p.m. and the other has more than 12 hours."""
+    hour, minute, second, half = time.groups()
+    if half and not other[4] and int(other[1]) > 12:
+        return int(hour) % 12 + 12 * (half in "pP"), int(minute), int(second or 0), None
+    return int(hour), int(minute), int(second or 0), half and half.lower()
+
+
+def same_percent(gold: str, answer: str, gold_term: str, term: str) -> bool:
+    """Are two values the same of which one is a percentage at least?
+
+    Where one of the two has no sign, 25% is 0.25 and, as an answer to "how many per cent", 25; not so 0.5% and 0.5.
     """
-    units = unit_of(gold), unit_of(answer)
-    if all(units) and units[0] != units[1]:
-        return True
-    words = words_of(gold), words_of(answer)
-    if all(words) and words[0].isdisjoint(words[1]):
-        return True
-    bases = [(match := BASE.search(text)) and match[1] for text in (gold, answer)]
-    if bases[1] and bases[1] != (bases[0] or "10"):
-        return True
-    if OPEN_END.search(answer) and not OPEN_END.search(gold):
-        return True
-    if RELATION.search(answer) and not (RELATION.search(gold) or re.search(r"[\[(]|\\in(?![a-z])", gold)):
-        return True
-    opens = [text.replace("\\left", "").lstrip("\\ ")[:1] for text in (gold, answer)]
-    if "{" in opens and set(opens) & {"(", "["}:
-        return True
-    sides = [side.strip() for side in answer.split("=")]
-    return len(sides) > 1 and all(map(NUMBER.fullmatch, sides)) and len({float(side) for side in sides}) > 1
+    if gold != gold_term and answer != term:
+        return same_term(gold_term, term)
+    if WRITTEN.fullmatch(gold_term) and WRITTEN.fullmatch(term) and number(gold_term) == number(term):
+        return number(term).denominator == 1 and abs(number(term)) != 1
+    return same_term(*(f"({a})/100" if a != b else b for a, b in ((gold_term, gold), (term, answer))))
 
 
-def near(gold: object, answer: object) -> bool:
-    """Are two values near each other? math-verify compares six decimals, too few for a gold answer below 0.001."""
-    try:
-        gold, answer = float(gold), float(answer)
-    except (TypeError, ValueError, OverflowError, RuntimeError):  # no numbers: nothing more is known of them
-        return True
-    return not 0 < abs(gold) < 1e-3 or abs(gold - answer) <= 1e-6 * abs(gold)
+def same_quantity(gold: str, answer: str) -> bool:
+    """Are two terms the same with their units? One that is left out is no mistake."""
+    golds, found = quantity(gold), quantity(answer)
+    if golds.unit and found.unit:
+        return golds.unit == found.unit and same_expression(golds.term, found.term)
+    labelled = LABELLED.fullmatch(gold)
+    if labelled and not golds.unit and not NO_UNIT.search(gold):
+        return same_expression(labelled[1], answer.removesuffix(labelled[2]).strip())
+    return same_expression(golds.term if golds.sure else gold, found.term if found.sure else answer)

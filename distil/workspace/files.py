@@ -131,6 +131,8 @@ def parsed(text: str, where: str) -> object:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise StageError(f"{where}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+    except ValueError as error:  # a number of more digits than Python reads
+        raise StageError(f"{where}: {error}; write such a number as a text") from None
 
 
 def typed(row: object, row_type: type[R], where: str) -> R:

@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from distil.problems.errors import ProblemError
+from distil.problems.fields import field_of
 from distil.problems.hub import DATA_SETS, fetch, hub_map, load_hub, rows_from
 from distil.problems.sources import gather
 from distil.verify.registry import is_correct
@@ -103,6 +104,15 @@ def test_starter_code_and_choices_are_part_of_the_question():
     assert row.question.endswith("A) a stone\nB) a pear") and is_correct(r"\boxed{a pear}", row)
 
 
+def test_choices_must_be_a_list():
+    options = {"question": "question", "answer": "answer", "choices": "choices", "verifier": "choice"}
+    record = {"question": "Which?", "choices": {"text": ["a stone", "a pear"]}, "answer": "B"}
+    with pytest.raises(ProblemError, match="row 4: field `choices` is no list of at most 26 choices"):
+        rows_from([(4, record)], hub_map("a/b", options), "train", 1)
+    (row,), _ = rows_from([(4, record)], hub_map("a/b", options | {"choices": "choices.text"}), "train", 1)
+    assert row.choices == ["a stone", "a pear"]
+
+
 def test_choices_of_several_fields_are_shuffled_by_the_question():
     mapping = hub_map("gpqa-diamond", {})
     right = set()
@@ -143,6 +153,13 @@ def test_fields_within_fields_and_answers_that_are_no_text():
     mapping = hub_map("a/b", {"question": "data.q", "answer": "data.a"})
     (row,), _ = rows_from([(0, {"data": {"q": "2 + 2?", "a": 4}})], mapping, "train", 1)
     assert (row.question, row.answer) == ("2 + 2?", "4")
+    mapping = hub_map("a/b", {"question": "prompt.0.content", "answer": "reward_model.ground_truth"})
+    record = {"prompt": [{"role": "user", "content": "2 + 3?"}], "reward_model": {"ground_truth": "2 + 3 = 5\n#### 5"}}
+    (row,), _ = rows_from([(0, record)], mapping, "train", 1)
+    assert (row.question, row.answer) == ("2 + 3?", "5")
+    with pytest.raises(ProblemError, match="row 7: no field 'prompt.0.content'; there are: prompt"):
+        rows_from([(7, record | {"prompt": []})], mapping, "train", 1)
+    mapping = hub_map("a/b", {"question": "data.q", "answer": "data.a"})
     for value in ([4], {"value": 4}, True):
         with pytest.raises(ProblemError, match="hub:a/b, row 7: field `answer` is .*unreadable=drop"):
             rows_from([(7, {"data": {"q": "2 + 2?", "a": value}})], mapping, "train", 1)
@@ -229,3 +246,16 @@ def test_maps_against_the_hub(name, monkeypatch):
             whole.pop("config", None)
         rows, removed = rows_from(enumerate(fetch(whole)), whole, "train", 5)
         assert len(rows) == 5 and len(removed) <= 50
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("prompt.0.content", "q"), ("prompt.-1.content", "q"), ("a.b", 1), ("a.b.c", None), ("a.c", 3), ("d.e.f", 4),
+    ("prompt.1", None), ("prompt.x", None), ("a.c.0", None), ("", None),
+])  # fmt: skip
+def test_a_field_is_found_by_its_path(name, value):
+    record = {"prompt": [{"content": "q"}], "a.b": 1, "a": {"b": 2, "c": 3}, "d": {"e.f": 4}}
+    if value is None:
+        with pytest.raises(KeyError):
+            field_of(record, name)
+    else:
+        assert field_of(record, name) == value

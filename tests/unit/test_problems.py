@@ -102,6 +102,7 @@ def test_a_good_file(tmp_path):
     ({"question": "q", "answer": ["1"]}, "line 3: field `answer` is a list"),
     ({"question": "q", "answer": {"value": 1}}, "line 3: field `answer` is an object"),
     ({"question": "q", "answer": True}, "line 3: field `answer` is true or false"),
+    ({"question": "q", "answer": float("inf")}, "line 3: field `answer` is inf, as some programs write"),
     ({"question": "q", "answer": "1", "split": "holdout"}, "line 3: split 'holdout' is unknown; use one of train"),
     ({"question": "q", "answer": "A", "verifier": "choice", "choices": "a, b"}, "line 3: field `choices` must be"),
     ({"id": "row-00001", "question": "q", "answer": "1"}, "line 3: id 'row-00001' was used on line 1"),
@@ -111,6 +112,24 @@ def test_a_bad_line_is_named(tmp_path, bad, message):
     with pytest.raises(ProblemError) as error:
         read_file(write(tmp_path / "mine.jsonl", [*GOOD[:2], bad, *GOOD[2:]]), 3, 2)
     assert message in str(error.value)
+
+
+def test_a_whole_solution_as_answer_is_cut_and_said(tmp_path, capsys):
+    rows = [{"question": "q1", "answer": "24 * 2 = 48\n#### 48"}, {"question": "q2", "answer": r"So \\boxed{5}."},
+            {"question": "q3", "answer": "7"}]  # fmt: skip
+    read = read_rows(write(tmp_path / "mine.jsonl", rows))
+    assert [row.answer for row in read] == ["48", "5", "7"]
+    assert "mine.jsonl: 2 answers were whole solutions" in capsys.readouterr().out
+
+
+def test_numbers_of_a_file(tmp_path):
+    rows = read_rows(
+        write(tmp_path / "mine.jsonl", [{"question": "q", "answer": 3.0}, {"question": "r", "answer": 1e22}])
+    )
+    assert [row.answer for row in rows] == ["3", "1e+22"]
+    assert is_correct(r"\boxed{10^{22}}", rows[1]) and not is_correct(r"\boxed{10^{21}}", rows[1])
+    with pytest.raises(StageError, match="line 1: .*write such a number as a text"):
+        read_rows(write(tmp_path / "large.jsonl", ['{"question": "q", "answer": ' + "1" * 5000 + "}"]))
 
 
 @pytest.mark.parametrize("bad", ['{"question": "q", ', "[1]"])

@@ -2,7 +2,7 @@ import pytest
 from factories import a_chain, a_problem
 
 from distil.verify import registry
-from distil.verify.answers import boxed_answers, extract_answer, extract_boxed, normalise_answer
+from distil.verify.answers import boxed_answers, extract_answer, extract_boxed, final_answer, normalise_answer
 from distil.verify.exact import Exact
 from distil.verify.registry import is_correct, verifiable, verifier_of
 
@@ -18,6 +18,9 @@ NINE = a_problem(answer="9")
     (r"\boxed{3} and \boxed{never closed", "3"),
     ("", None),
     (r"答案是\boxed{四十二}。", "四十二"),
+    (r"\boxed{42}, as asked, in \boxed{}", "42"),
+    (r"in \boxed{}: \boxed{42}", "42"),
+    (r"\boxed{}", ""),
 ])  # fmt: skip
 def test_extract_boxed(text, answer):
     assert extract_boxed(text) == answer
@@ -34,6 +37,12 @@ def test_extract_boxed(text, answer):
     ("Answer: 7\n\nWait, it is 8", None),
     ("The answer is 7. That was wrong: the answer is 8.", "8"),
     ("答案是 3。", "3"),
+    ("故选：D", "D"),
+    ("<answer>42</answer>", "42"),
+    (r"\boxed{41} <answer>42</answer>", "42"),
+    (r"<answer>41</answer> \boxed{42}", "42"),
+    (r"so \fbox{42}", "42"),
+    (r"so $\boxed 4\sqrt2$", r"4\sqrt2"),
     ("I do not know, and I will not guess it either", None),
     ("", None),
 ])  # fmt: skip
@@ -44,6 +53,7 @@ def test_unboxed_answers_are_read_for_a_base_student(text, answer):
 @pytest.mark.parametrize(("dressed", "bare"), [
     (r"\text{mother-in-law}", "mother-in-law"), ("$12$", "12"), ("1,234,567", "1234567"), ("1,2", "1,2"),
     ('"Lea"', "Lea"),
+    ("**42**", "42"), (r"\textbf{\text{42}}", "42"), ("４２", "42"), (r"5\text{cm}", "5 cm"), (r"\(42\)", "42"),
 ])  # fmt: skip
 def test_normalise_answer(dressed, bare):
     assert normalise_answer(dressed) == bare
@@ -78,7 +88,8 @@ CHOICE = a_problem(answer="B", verifier="choice", choices=["a stone", "a pear", 
 
 @pytest.mark.parametrize("text", [
     r"\boxed{B}", r"\boxed{\text{B}}", r"\boxed{(B)}", r"\boxed{B.}", r"\boxed{B) a pear}",
-    r"\boxed{\text{(B) a pear}}", r"\boxed{b}", r"\boxed{a pear}", r"\boxed{A Pear}", "The answer is (B).",
+    r"\boxed{\text{(B) a pear}}", r"\boxed{b}", r"\boxed{a pear}", r"\boxed{Option B}",
+    "故选：B", "答案是 B", r"\boxed{a pear.}", r"\boxed{B、}", r"\boxed{A Pear}", "The answer is (B).",
     "Answer: B) a pear",
 ])  # fmt: skip
 def test_right_choices(text):
@@ -86,7 +97,8 @@ def test_right_choices(text):
 
 
 @pytest.mark.parametrize("text", [
-    r"\boxed{A}", r"\boxed{(A) a pear}", r"\boxed{a stone}", r"\boxed{AB}", r"\boxed{}",
+    r"\boxed{A}", r"\boxed{(A) a pear}", r"\boxed{a stone}", r"\boxed{AB}", r"\boxed{}", r"\boxed{(B) or (C)}",
+    r"\boxed{B) a stone}", r"\boxed{not B}", r"\boxed{B或C}", r"\boxed{B) is wrong}",
     "A pear? I do not know at all, sorry",
 ])  # fmt: skip
 def test_wrong_choices(text):
@@ -98,11 +110,29 @@ def test_a_choice_without_its_texts():
     assert is_correct(r"\boxed{D: a text}", bare) and not is_correct(r"\boxed{a text}", bare)
 
 
+def test_choices_beyond_j_are_letters_as_far_as_there_are_choices():
+    twelve = a_problem(answer="L", verifier="choice", choices=[f"text {i}" for i in range(11)] + ["K"])
+    verifier_of(twelve).check_gold(twelve)
+    assert is_correct(r"\boxed{L}", twelve) and not is_correct(r"\boxed{K}", twelve)
+    four = a_problem(answer="D", verifier="choice", choices=["Na", "Mg", "Ca", "K"])
+    assert is_correct(r"\boxed{K}", four) and not is_correct(r"\boxed{E}", four)
+    bare = a_problem(answer="Q", verifier="choice")
+    verifier_of(bare).check_gold(bare)
+    with pytest.raises(ValueError, match="27 choices"):
+        verifier_of(bare).check_gold(bare.replace(choices=["x"] * 27))
+
+
+def test_the_text_of_two_choices_settles_nothing():
+    twice = a_problem(answer="B", verifier="choice", choices=["40", "50", "50"])
+    assert is_correct(r"\boxed{(B) 50}", twice) and not is_correct(r"\boxed{50}", twice)
+
+
 @pytest.mark.parametrize(("problem", "message"), [
     (CHOICE.replace(answer="K"), "one letter from A to C"),
     (CHOICE.replace(answer="D"), "one letter from A to C"),
     (CHOICE.replace(answer="a pear"), "one letter"),
     (a_problem(verifier="code"), "wants the tests"),
+    (MATH.replace(answer="She had 3 apples and then bought some more fruit today"), "give the final answer alone"),
 ])  # fmt: skip
 def test_gold_of_choices_and_code(problem, message):
     with pytest.raises(ValueError, match=message):
@@ -139,3 +169,11 @@ def test_a_new_verifier_is_a_class_and_a_line(monkeypatch):
     assert chain == a_chain(thought="So.", solution="\\boxed{cba}")
     assert not is_correct("\\boxed{abc}", problem) and "Say it." in prompt_of(problem)[-1]["content"]
     registry.verifier_named.cache_clear()
+
+
+@pytest.mark.parametrize(("solution", "answer"), [
+    ("48/2 = 24\n48+24 = 72\n#### 72", "72"), (r"So $x=5$, that is \boxed{5}.", "5"), ("The answer is 72.", "72"),
+    ("72", "72"), ("x #### ", "x #### "), ("答案是 5", "5"),
+])  # fmt: skip
+def test_a_whole_solution_is_cut_to_its_answer(solution, answer):
+    assert final_answer(solution) == answer
