@@ -40,7 +40,7 @@ def in_file():
 
         def display(self, msg=None, pos=None):
             now = time.monotonic()
-            if InFile.last[0] == self.desc and now - InFile.last[1] < EVERY:
+            if InFile.last[0] == self.desc and now - InFile.last[1] < EVERY and self.n != self.total:
                 return
             InFile.last = (self.desc, now)
             moved, spent = self.n - self.initial, self.format_dict["elapsed"]

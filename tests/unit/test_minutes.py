@@ -42,9 +42,12 @@ def test_it_is_written_once_a_second(file, monkeypatch):
     written = []
     monkeypatch.setattr(bars, "write_text", lambda path, text: written.append(json.loads(text)["done"]))
     bar = bars.bar(total=10_000, desc="many", unit="row")
-    for _ in range(10_000):
+    for _ in range(9_999):
         bar.update()
     assert written == [0]
+    bar.update()
+    bar.close()
+    assert set(written) == {0, 10_000}
     monkeypatch.setattr(bars, "write_text", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         bars.bar(total=1, desc="another", unit="row")
