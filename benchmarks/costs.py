@@ -1,5 +1,7 @@
 """Keep the figures of a run: minutes and memory of each stage in results/costs.json, the rest in results/PROFILE/.
 
+Of profile cpu also what `distil run` needs to foresee a run: distil/pipeline/work.json.
+
 python benchmarks/costs.py PROFILE RUN
 """
 
@@ -10,8 +12,13 @@ import shutil
 import sys
 from pathlib import Path
 
+from distil.models.weights import resolve
+from distil.pipeline import minutes
 from distil.workspace.files import write_text
-from distil.workspace.stage import STAGES, run_folder
+from distil.workspace.stage import STAGES, read_meta, run_folder
+
+SHAPE = ("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+         "num_key_value_heads", "head_dim", "vocab_size", "tie_word_embeddings")  # of a model  # fmt: skip
 
 
 def main(profile: str, run: str) -> None:
@@ -30,6 +37,38 @@ def main(profile: str, run: str) -> None:
     write_text(kept / "meta.json", json.dumps(figures, indent=1) + "\n")
     for name in ("results.csv", "results.md", "differences.jsonl", "accuracy_tokens.png"):
         shutil.copy(run_folder(run) / "07_eval" / name, kept / name)
+
+    if profile == "cpu":
+        metas = {stage: read_meta(run, stage) for stage in STAGES}
+        student = Path(resolve(metas["04_finetune"]["params"]["student"]), "config.json")
+        write_text(Path(minutes.__file__).with_name(minutes.RECORD), json.dumps(
+            {"commit": metas["07_eval"]["commit"], "cores": metas["07_eval"]["cores"],
+             "config": {k: v for k, v in json.loads(student.read_text()).items() if k in SHAPE},
+             "speeds": minutes.told(run)["speeds"],
+             "stages": {stage: {"params": meta["params"], "seconds": by_kind(stage, meta), "gib": meta["peak_ram_gb"]}
+                        for stage, meta in metas.items()}}, indent=1) + "\n")  # fmt: skip
+
+
+def by_kind(stage: str, meta: dict) -> dict[str, float]:
+    """Seconds of a stage while it trained, wrote, read and did the rest, as far as its figures tell them apart."""
+    figures, whole = meta["figures"], meta["seconds"]
+    train = write = read = 0.0
+    if stage == "03_judge":
+        write = whole  # the student goes on from chains; what is recorded is answered at once
+    elif stage == "04_finetune":
+        names = meta["params"]["students"].split(",")
+        train = sum(figures[f"{name}_tokens"] / figures[f"{name}_tokens_per_s"] for name in names)
+    elif stage == "05_prefer":
+        train = figures["seconds"]
+        write = whole - train  # own answers
+    elif stage == "06_reinforce":
+        write = figures["writing_s"]
+        train = figures["seconds"] - write
+        read = whole - figures["seconds"]  # the reward model's chains
+    elif stage == "07_eval":
+        write = whole
+    kinds = {"train": train, "write": write, "read": read}
+    return {kind: round(spent, 1) for kind, spent in (kinds | {"rest": whole - sum(kinds.values())}).items()}
 
 
 if __name__ == "__main__":

@@ -12,9 +12,11 @@ import pytest
 from distil.llm.keys import PROVIDERS
 from distil.llm.limits import MEANT
 from distil.llm.roles import ROLES
+from distil.pipeline import minutes
 
 ROOT = Path(__file__).parents[1]
 os.environ["DISTIL_BATCH"] = "1"  # no progress bars
+minutes.speeds = lambda config: {}  # no run here measures the machine: it takes seconds
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch reads it when it loads: threads that wait do not spin
 LONGEST = """
     test_smoke.py test_recipe_models.py test_several_processes.py test_reference_suite.py test_kept_run.py

@@ -14,7 +14,7 @@ from distil.models.weights import resolve
 from distil.verify.answers import all_boxed
 from distil.verify.chain_text import split_steps
 from distil.verify.registry import is_correct, is_right
-from distil.workspace.environment import quiet
+from distil.workspace.bars import bar
 from distil.workspace.rows import Problem
 
 SPIKE = 1.0  # bits a token: a step that surprises the student so much is a leap
@@ -31,7 +31,6 @@ def surprise(
     go before each problem, as made by `examples`.
     """
     import torch
-    from tqdm.auto import tqdm
 
     encoded = []
     for (chain, problem), before in zip(items, shown, strict=True):
@@ -48,7 +47,7 @@ def surprise(
         encoded.append((prompt, text["input_ids"], step_of, len(steps)))
     order = sorted(range(len(items)), key=lambda i: len(encoded[i][0]) + len(encoded[i][1]))
     bits: list[list[float]] = [[] for _ in items]
-    for start in tqdm(range(0, len(order), BATCH), desc="surprise", unit="batch", disable=quiet()):
+    for start in bar(range(0, len(order), BATCH), desc="surprise", unit="batch"):
         places = order[start : start + BATCH]
         ids = [encoded[i][0] + encoded[i][1] for i in places]
         batch = tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(model.device)  # on the left
@@ -139,7 +138,6 @@ def by_student(
     the share of continuations, over all looks, that turned out as the majority of their look did.
     """
     import torch
-    from tqdm.auto import tqdm
 
     loaded: list = []
 
@@ -163,7 +161,7 @@ def by_student(
         ]
         batches = generate(model, tokenizer, prompts, max_new_tokens, batch_size, temperature=0.7, until=all_boxed)
         total = math.ceil(len(jobs) / batch_size)
-        replies = [r for batch in tqdm(batches, "going on", total, unit="batch", disable=quiet()) for r in batch]
+        replies = [r for batch in bar(batches, total, desc="going on", unit="batch") for r in batch]
         right: list[dict[int, list[bool]]] = [{} for _ in items]
         for (i, given), reply in zip(jobs, replies, strict=True):
             right[i].setdefault(given, []).append(got_there(reply, items[i][1]))

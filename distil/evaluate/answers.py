@@ -10,7 +10,8 @@ from distil.evaluate.engines import GenerationRequest
 from distil.llm.prompts import prompt_of
 from distil.models import formats
 from distil.verify.registry import map_problems, verifier_of
-from distil.workspace.environment import give_memory_back, quiet
+from distil.workspace.bars import bar
+from distil.workspace.environment import give_memory_back
 from distil.workspace.files import digest
 from distil.workspace.fingerprint import code
 from distil.workspace.row_cache import RowCache
@@ -47,8 +48,6 @@ def answer(
     a batch is made of what is asked in it, so the same batches give the same answers, killed or not, and more samples
     leave those that are there as they are.
     """
-    from tqdm.auto import tqdm
-
     ordered = sorted(problems, key=lambda p: (len(p.question), p.id))  # like lengths together: less padding
     way = batch_size if engine == "transformers" else "paged" if engine == "paged" else "served"
     made_by = engines.made_by(engine, extra)
@@ -74,7 +73,7 @@ def answer(
     if missing:
         requests = [[GenerationRequest(prompts[p.id], seeds[p.id, sample]) for p, sample in batch] for batch in missing]
         waiting = iter([pair for batch in missing for pair in batch])
-        bar = tqdm(total=sum(map(len, missing)), desc=path.stem, unit="answer", disable=quiet())
+        shown = bar(total=sum(map(len, missing)), desc=path.stem, unit="answer")
         for replies in engines.answers(
             engine,
             load,
@@ -99,8 +98,8 @@ def answer(
                 )
                 for reply, (problem, sample), (given, correct) in zip(replies, pairs, scores, strict=True)
             )
-            bar.update(len(replies))
-        bar.close()
+            shown.update(len(replies))
+        shown.close()
         give_memory_back()  # the model's, before the next one is loaded
     return [cache.rows[problem.id, sample] for problem in problems for sample in range(samples)]
 

@@ -14,7 +14,7 @@ from distil.evaluate import metrics, settings
 from distil.evaluate.answers import Verdicts, judged, key_of
 from distil.evaluate.suites import measured
 from distil.workspace import plots
-from distil.workspace.environment import quiet
+from distil.workspace.bars import bar
 from distil.workspace.errors import StageError
 from distil.workspace.files import T, read_csv, read_jsonl, typed, write_jsonl
 from distil.workspace.rows import Completion, Problem, Row
@@ -28,12 +28,10 @@ def recheck(folder: Path, students: Sequence[str]) -> list[str]:
     made anew from them. Seconds are those that were stored. Raises StageError if a file is missing or damaged, or if
     the answers are programs and none can be run here.
     """
-    from tqdm.auto import tqdm
-
     asked = content(folder / settings.FILE)
     problems, seed, samples = rows(folder / "problems.jsonl", Problem), asked["seed"], asked["samples"]
     wrong, answers, known = [], {}, {}
-    for name in tqdm(students, desc=f"answers in {folder.name}", unit="student", disable=quiet()):
+    for name in bar(students, desc=f"answers in {folder.name}", unit="student"):
         file = folder / "completions" / f"{name}.jsonl"
         answers[name] = stored(file, problems, samples)
         wrong += [f"{file}: {text}" for text in judge_again(answers[name], problems, samples, known)]

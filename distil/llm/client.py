@@ -24,6 +24,7 @@ from distil.llm.limits import Budget, Limits
 from distil.llm.tokens import BYTES_A_TOKEN
 from distil.llm.transport import RequestError, Transport, run_coroutine
 from distil.models.vllm_server import DEFAULT_CONCURRENCY, LOG, VLLM, Server, serve_command
+from distil.workspace.bars import bar
 from distil.workspace.environment import quiet
 
 TEACHER_MEMORY_SHARE = 0.75  # of a GPU's free memory, for a server of our own: in 03 the student is asked beside it
@@ -165,12 +166,10 @@ class Chat:
         return figures
 
     async def _ask_all(self, waiting: dict[str, dict], label: str, reasons: dict[str, str], cut_off: CutOff) -> None:
-        from tqdm.auto import tqdm
-
         jobs = iter(waiting.items())  # shared: each worker takes the next
         changed = asyncio.Condition()
         self.budget.note(self.store.dollars + self.budget.cost(*self.store.unpriced.get(json_name(self.model), (0, 0))))
-        bar = tqdm(total=len(waiting), desc=label, disable=quiet(), mininterval=1.0)
+        shown = bar(total=len(waiting), desc=label, unit="request")
         begun, tokens, in_a_row, refused = time.monotonic(), 0, 0, 0
 
         async def work() -> None:
@@ -198,10 +197,10 @@ class Chat:
                         ) from None
                 finally:
                     await self.budget.settle(worst_case, cost, changed)
-                bar.set_postfix_str(self._speed(tokens / (time.monotonic() - begun)), refresh=False)
-                bar.update()
+                shown.set_postfix_str(self._speed(tokens / (time.monotonic() - begun)), refresh=False)
+                shown.update()
 
-        with bar:
+        with shown:
             async with self.transport, asyncio.TaskGroup() as group:
                 for _ in range(min(self.limits.concurrency, len(waiting))):
                     group.create_task(work())

@@ -11,7 +11,7 @@ from pathlib import Path
 from distil.evaluate import suites
 from distil.llm.endpoints import check_listening, no_connection
 from distil.models import vllm_server
-from distil.pipeline import estimate, preflight, report
+from distil.pipeline import drawing, estimate, minutes, preflight, report
 from distil.pipeline.progress import progress, read_run, report_folder, why_again
 from distil.workspace.environment import root
 from distil.workspace.errors import StageError
@@ -54,11 +54,13 @@ def run(
         raise StageError(f"--from {first} lies after --to {last}")
     run_folder(name)
     preflight.check(profile, stages, values)
+    todo = [stage for stage in stages if force or why_again(name, stage, values[stage]) is not None]
     if dry_run:
         for stage in stages:
             say(f"{stage}  {json.dumps(values[stage])}")
         if table := estimate.table(name, stages, values):
             say("\n" + table)
+        say("\n" + minutes.table(todo, minutes.expected(todo, values)[0]))
         for endpoint in dict.fromkeys(asked.endpoint for asked in preflight.roles_asked(stages, values)):
             if endpoint.startswith("http"):
                 why = no_connection(endpoint)
@@ -74,6 +76,7 @@ def run(
         Lock(run_folder(name) / stage, wait=LOCK_WAIT_SECONDS).release()
     started = time.time()
     try:
+        say(minutes.tell(name, todo, values))
         for stage in stages:
             why = why_again(name, stage, values[stage])
             if why is None and force:
@@ -86,6 +89,8 @@ def run(
         report.write_index(name)
         lock.release()
     say(f"\nrun {name!r} done in {(time.time() - started) / 60:.1f} min")
+    if told := minutes.compared(name, todo):
+        say("\n" + told)
     if stages[-1] == STAGES[-1]:
         say("\n" + (suites.measured(name) / "results.md").read_text(encoding="utf-8"))
     say(f"report: {report_folder(name) / 'index.html'}")
@@ -98,9 +103,11 @@ def run_stage(profile: str, run_name: str, stage: str, params: dict, why: str = 
     started = {"status": "running", "started": time.strftime("%F %T")}
     forget(run_name, stage)
     note(profile, run_name, stage, started)
-    say(f"{stage:13} running again: {why} ..." if why else f"{stage:13} running ...")
+    expected = minutes.told(run_name)["stages"].get(stage, {}).get("minutes")
+    say(f"{stage:13} running {f'again: {why} ' if why else ''}... since {time.strftime('%H:%M')}")
     begun = time.time()
-    failure = execute_notebook(stage, output, params)
+    with drawing.shown(stage, expected):
+        failure = execute_notebook(stage, output, params)
     if not failure and read_meta(run_name, stage) is None:
         failure = {"cell": None, "error": "it ended without stage.finish(), which writes meta.json"}
     seconds = time.time() - begun

@@ -6,6 +6,7 @@ import html
 from pathlib import Path
 
 from distil.evaluate.suites import measured
+from distil.pipeline import minutes
 from distil.pipeline.progress import progress, read_run, report_folder
 from distil.workspace.errors import StageError
 from distil.workspace.files import write_text
@@ -46,12 +47,18 @@ def is_of(page: Path, run: str, stage: str) -> bool:
 
 def write_index(run: str) -> None:
     """`papermill_runs/<run>/index.html`: status and minutes of each stage, and the result table when there is one."""
-    folder, rows = report_folder(run), []
+    folder, rows, expected = report_folder(run), [], minutes.told(run)["stages"]
     for stage, now in progress(run).items():
         executed = now.status in ("done", "failed") and is_of(folder / f"{stage}.html", run, stage)
         name = f'<a href="{stage}.html">{stage}</a>' if executed else stage
-        minutes = "" if now.seconds is None else f"{now.seconds / 60:.1f}"
-        cells = (f"<td>{name}</td>", f'<td class="{now.status}">{now.status}</td>', f"<td>{minutes}</td>")
+        took = "" if now.seconds is None else f"{now.seconds / 60:.1f}"
+        said = expected.get(stage, {}).get("minutes", "")
+        cells = (
+            f"<td>{name}</td>",
+            f'<td class="{now.status}">{now.status}</td>',
+            f"<td>{said}</td>",
+            f"<td>{took}</td>",
+        )
         rows.append(f"<tr>{''.join(cells)}<td>{html.escape(now.note)}</td></tr>")
     profile, results = read_run(run).get("profile", ""), measured(run) / "results.md"
     measures = html.escape(results.read_text(encoding="utf-8")) if results.exists() else ""
@@ -63,5 +70,6 @@ def write_index(run: str) -> None:
         folder / "index.html",
         f"<!doctype html><html lang=en><meta charset=utf-8><title>distil: {run}</title><style>{STYLE}</style>"
         f"<h1>Run {run}</h1><p>Profile {profile}</p><table><tr><th>Notebook</th><th>Status</th>"
-        f"<th>Minutes</th><th>Figures</th></tr>{''.join(rows)}</table>{table}{picture}</html>\n",
+        f"<th>Minutes expected</th><th>Minutes</th><th>Figures</th></tr>{''.join(rows)}</table>"
+        f"{table}{picture}</html>\n",
     )

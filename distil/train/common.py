@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 from distil.train.checkpoints import discard_those_of_other_requests, last_checkpoint, sealing_callback
 from distil.train.errors import resource_errors_explained
-from distil.train.log import throughput_callback, write_log
+from distil.train.log import steps_callback, throughput_callback, write_log
 from distil.train.model import save_student
 from distil.workspace.environment import choose_dtype, quiet
 from distil.workspace.files import write_text
@@ -138,6 +138,7 @@ def train(trainer, out: Path, cache: ResultCache, base: str | None) -> list[dict
 
     if quiet():
         trainer.remove_callback(PrinterCallback)  # it would print a line a step; log.csv has them
+        trainer.add_callback(steps_callback(out.name))
     trainer.add_callback(throughput_callback())
     trainer.callback_handler.callbacks.insert(0, sealing_callback(trainer.accelerator))  # before any that may fail
     checkpoints = Path(trainer.args.output_dir)

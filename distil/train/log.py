@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from distil.workspace.bars import bar
 from distil.workspace.environment import peak_ram_gb
 from distil.workspace.files import write_csv
 
@@ -39,6 +40,24 @@ def throughput_callback():
             self.at, self.tokens = now, tokens
 
     return Throughput()
+
+
+def steps_callback(name: str):
+    """A callback that shows the steps of a trainer which draws no bar of its own; `name` says what it trains."""
+    from transformers import TrainerCallback
+
+    class Steps(TrainerCallback):
+        def on_train_begin(self, args, state, control, **_):
+            hidden = not state.is_world_process_zero
+            self.bar = bar(total=state.max_steps, desc=name, unit="step", hidden=hidden, start=state.global_step)
+
+        def on_step_end(self, args, state, control, **_):
+            self.bar.update()
+
+        def on_train_end(self, args, state, control, **_):
+            self.bar.close()
+
+    return Steps()
 
 
 def each_batch(dataloader, see: Callable[[object], None]) -> None:

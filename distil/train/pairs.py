@@ -13,6 +13,7 @@ from distil.models import formats
 from distil.models.student import load_tokenizer
 from distil.train.model import prepare_backend
 from distil.verify.registry import is_correct, verifiable, verifier_of
+from distil.workspace.bars import bar
 from distil.workspace.errors import StageError
 from distil.workspace.rows import AlignedChain, Chain, Pair, Problem, Row
 
@@ -22,6 +23,7 @@ GAPS = {
     "large": "no kept chain of 03 has a corrupted form in 02",
     "own": "the student answered none of the problems wrongly in due form",
 }
+AT_ONCE = 128  # own answers
 WATCHED = 6  # pairs a gap that are looked at and not trained on
 
 
@@ -148,10 +150,8 @@ def own_mistakes(
     to prefer the teacher's form over a missing box would teach form, not thought.
     """
     import torch
-    from tqdm.auto import tqdm
 
     from distil.models.student import generate, load
-    from distil.workspace.environment import quiet
 
     prepare_backend(compiler=False)  # if at all, before transformers: the training that follows may want it
     torch.manual_seed(seed)
@@ -159,8 +159,9 @@ def own_mistakes(
     problems = [p for p in problems if verifiable(p)]  # an answer that nothing checked is not a mistake
     problems = random.Random(seed).sample(problems, min(n, len(problems)))
     prompts = [prompt_of(p, student_format) for p in problems]
-    batches = generate(model, tokenizer, prompts, max_new_tokens=own_tokens, batch_size=128, temperature=1.0)
-    replies = [reply for batch in tqdm(batches, desc="own answers", unit="batch", disable=quiet()) for reply in batch]
+    batches = generate(model, tokenizer, prompts, max_new_tokens=own_tokens, batch_size=AT_ONCE, temperature=1.0)
+    shown = bar(batches, math.ceil(len(prompts) / AT_ONCE), desc="own answers", unit="batch")
+    replies = [reply for batch in shown for reply in batch]
     return [
         Mistake(problem_id=problem.id, text=reply.text)
         for problem, reply in zip(problems, replies, strict=True)

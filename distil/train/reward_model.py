@@ -10,7 +10,8 @@ from distil.models.student import load_tokenizer
 from distil.models.templates import prompt_text
 from distil.models.weights import resolve
 from distil.train.errors import resource_errors_explained
-from distil.workspace.environment import choose_dtype, quiet
+from distil.workspace.bars import bar
+from distil.workspace.environment import choose_dtype
 from distil.workspace.errors import StageError
 from distil.workspace.rows import Row
 
@@ -194,12 +195,11 @@ def hidden_states(model, tokenizer, texts: Sequence[str]):
     """
     import numpy as np
     import torch
-    from tqdm.auto import tqdm
 
     tokenizer.truncation_side = "left"
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # like lengths together: less padding
     found = np.zeros((len(texts), model.config.hidden_size))
-    bar = tqdm(total=len(texts), desc="reading chains", disable=quiet() or len(texts) < 100)
+    shown = bar(total=len(texts), desc="reading chains", unit="chain", hidden=len(texts) < 100)
     while order:
         chosen, size = order[:BATCH], BATCH
         while True:
@@ -220,8 +220,8 @@ def hidden_states(model, tokenizer, texts: Sequence[str]):
             states = model.model(**batch.to(model.device)).last_hidden_state
         found[chosen] = states[:, -1].double().cpu().numpy()  # padded on the left
         order = order[len(chosen) :]
-        bar.update(len(chosen))
-    bar.close()
+        shown.update(len(chosen))
+    shown.close()
     return found
 
 

@@ -50,7 +50,22 @@ def environment_of(home: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def done(home, cache) -> subprocess.CompletedProcess:
-    return subprocess.run(COMMAND, env=environment_of(home), capture_output=True, text=True, timeout=600)
+    return on_a_terminal(COMMAND, environment_of(home))
+
+
+def on_a_terminal(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess:
+    """Run a command that takes its output for a terminal; `stdout` has stderr in it."""
+    ours, theirs = os.openpty()
+    running = subprocess.Popen(command, env=environment, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    told = b""
+    try:
+        while part := os.read(ours, 4096):
+            told += part
+    except OSError:  # so Linux says that nobody writes any more
+        pass
+    os.close(ours)
+    return subprocess.CompletedProcess(command, running.wait(60), told.decode().replace("\r\n", "\n"), "")
 
 
 def run(home: Path, *more: str, **variables: str) -> subprocess.CompletedProcess:
@@ -70,6 +85,14 @@ def meta(home: Path, stage: str) -> dict:
 def test_the_run_ends_with_the_table(done):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "| student | accuracy (95% CI) |" in done.stdout and "report: " in done.stdout
+
+
+def test_a_line_moved_while_it_ran(done):
+    for stage, bar in (("04_finetune", "slow: step "), ("06_reinforce", "reinforced: step ")):
+        drawn = [line for line in done.stdout.split("\r") if line.startswith(f"{stage:13} ") and bar in line]
+        assert drawn and all(" min | " in line and " of " in line for line in drawn), (stage, bar)
+    kept = [line.rpartition("\r")[2] for line in done.stdout.split("\n")]
+    assert [line[:18] for line in kept if line[14:22] == "done in "] == [f"{stage:13} done" for stage in STAGES]
 
 
 def test_every_stage_wrote_what_the_contract_says(done, home):
