@@ -31,7 +31,8 @@ class Choice(Verifier):
 
     def matches(self, answer: str, problem: Problem) -> bool:
         letters, texts = known_letters(problem), [as_text(choice) for choice in problem.choices or []]
-        match = LETTER.fullmatch(answer.strip().replace("**", ""))
+        answer = re.sub(r"\*\*|^\\[(\[]|\\[)\]]$", "", answer).strip()
+        match = LETTER.fullmatch(answer)
         if match and match["letter"].upper() in letters:
             if match["letter"].upper() != problem.answer:
                 return False
