@@ -12,6 +12,7 @@ BARE_BOX = re.compile(
     r"\\(?:boxed|fbox)(?![a-zA-Z])\s*((?:[-+\w.(√]|\\[a-zA-Z])[^\n$]*?)\s*(?:\$|\\\)|\\\]|\n|[.。]?\s*\Z)"
 )
 STATED = re.compile(r"\s*(?:(?:so|thus|therefore),? )?(?:the )?(?:final )?answer(?: is|:)|答案", re.IGNORECASE)
+BARE = re.compile(r"-?[0-9A-Za-z]+(?:\.\d+)?")  # an answer without any dress
 DRESS = re.compile(
     r"\\(?:text(?:bf|it|rm|sf|tt)?|math(?:rm|bf|it|sf)|mbox|bm|boldsymbol|emph|operatorname)\s*\{([^{}]*)\}"
 )
@@ -100,6 +101,9 @@ def final_answer(text: str) -> str:
 
 def normalise_answer(answer: str) -> str:
     r"""An answer without the dress it is often boxed in: `\text{}`, `**`, dollar signs, quotes, thousands commas."""
+    answer = answer.strip()
+    if BARE.fullmatch(answer):
+        return answer
     answer = answer.translate(WIDE).strip()
     while (bared := undressed(answer)) != answer:
         answer = bared
