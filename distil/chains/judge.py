@@ -25,7 +25,7 @@ IMPROVE = {"easy": "expand", "hard": "simplify"}
 def ask(
     items: Sequence[Item], chat: Chat, prompt: str, parse, *, seed: int, votes: int, max_tokens: int, **values
 ) -> list[list]:
-    """`votes` parsed replies for each item; what does not parse is asked for once more, then left out.
+    """`votes` parsed replies for each item; what does not parse is asked for once more, then left out; so is what was not answered.
 
     Of a judge that thinks only what it says is read. `max_tokens` bounds thought and word, and is set by the parameter
     `verdict_tokens`.
@@ -47,10 +47,10 @@ def ask(
         again = []
         for (i, vote), reply in zip(jobs, replies, strict=True):
             value = parse(reply.text) if reply else None
-            if value is None:
-                again.append((i, vote))
-            else:
+            if value is not None:
                 parsed[i].append(value)
+            elif reply:
+                again.append((i, vote))
         jobs = again
     return parsed
 

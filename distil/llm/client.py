@@ -29,6 +29,7 @@ from distil.workspace.environment import quiet
 
 TEACHER_MEMORY_SHARE = 0.75  # of a GPU's free memory, for a server of our own: in 03 the student is asked beside it
 DEAD_AFTER = 50  # so many failures in a row: the endpoint is down, and the rest need not be tried
+LACKING = 0.01  # of a map: so little may be missing in a recording, which was made with the code of its day
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Chat:
         `limit` names the parameter that `max_tokens` comes from. With it, the map stops once most answers are cut off.
 
         Raises ChatError at once where trying again cannot help: a bad key, an unknown model, a context too long, a
-        full disk, the cost reached, most answers cut off, or a recording that holds no answer to one of the requests;
+        full disk, the cost reached, most answers cut off, or a recording that holds no answer to more than a few;
         StageError if a server of our own does not start.
         """
         seeds = seeds or [0] * len(prompts)
@@ -99,6 +100,11 @@ class Chat:
         keys = [request_key(body) for body in bodies]
         self.store.refresh()
         waiting = {key: body for key, body in zip(keys, bodies, strict=True) if key not in self.store}
+        reasons: dict[str, str] = {}
+        if waiting and self.recorded and len(waiting) <= LACKING * len(bodies):
+            print(f"{self.endpoint} holds no answer to {len(waiting)} of {len(bodies)} {label}: they stay unanswered")
+            reasons = dict.fromkeys(waiting, f"{self.endpoint} holds no answer to it")
+            waiting = {}
         if waiting and self.recorded:
             raise ChatError(
                 f"{self.endpoint} holds no answer to {len(waiting)} of {len(bodies)} {label}. Name a live endpoint, "
@@ -107,7 +113,6 @@ class Chat:
             )
         for host, number in self.store.others(waiting).items() if waiting else ():
             print(f"{host} has answered {number} of {len(waiting)} {label}; {self.endpoint} is asked itself")
-        reasons: dict[str, str] = {}
         if waiting and self.server and not self.server.runs:
             if not quiet():
                 print(f"starting vLLM with {self.model}, which takes a minute or more: {self.server.log}")

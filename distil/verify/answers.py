@@ -8,8 +8,11 @@ WIDE = {0xFF01 + i: 0x21 + i for i in range(94)} | {0x3000: 0x20}  # full-width 
 SAID = re.compile(r"(?:answer(?: is)?|答案[是为]?|故选|应选)\s*[:：]?\s*", re.IGNORECASE)
 TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 OTHER_BOX = re.compile(r"\\(?:boxed\s+|fbox\s*|framebox\s*)\{")
-BARE_BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*([^\s{}$][^\n$]*?)\s*(?:\$|\\\)|\\\]|\n|[.。]?\s*\Z)")
+BARE_BOX = re.compile(
+    r"\\(?:boxed|fbox)(?![a-zA-Z])\s*((?:[-+\w.(√]|\\[a-zA-Z])[^\n$]*?)\s*(?:\$|\\\)|\\\]|\n|[.。]?\s*\Z)"
+)
 STATED = re.compile(r"\s*(?:(?:so|thus|therefore),? )?(?:the )?(?:final )?answer(?: is|:)|答案", re.IGNORECASE)
+BARE = re.compile(r"-?[0-9A-Za-z]+(?:\.\d+)?")  # an answer without any dress
 DRESS = re.compile(
     r"\\(?:text(?:bf|it|rm|sf|tt)?|math(?:rm|bf|it|sf)|mbox|bm|boldsymbol|emph|operatorname)\s*\{([^{}]*)\}"
 )
@@ -98,6 +101,9 @@ def final_answer(text: str) -> str:
 
 def normalise_answer(answer: str) -> str:
     r"""An answer without the dress it is often boxed in: `\text{}`, `**`, dollar signs, quotes, thousands commas."""
+    answer = answer.strip()
+    if BARE.fullmatch(answer):
+        return answer
     answer = answer.translate(WIDE).strip()
     while (bared := undressed(answer)) != answer:
         answer = bared
@@ -107,5 +113,5 @@ def normalise_answer(answer: str) -> str:
 def undressed(answer: str) -> str:
     """An answer without the outermost of its dress. What follows a number stays apart from it: it may be a unit."""
     answer = DRESS.sub(r"\1", re.sub(r"(?:(?<=[\d}])|(?<=\\pi))(?=\\(?:text|mathrm|mbox))", " ", answer))
-    answer = re.sub(r"^(?:\*\*|\\[(\[]|[`\"])(.+?)(?:\*\*|\\[)\]]|[`\"])$", r"\1", answer)
+    answer = re.sub(r"^(?:\*\*|[`\"])(.+?)(?:\*\*|[`\"])$", r"\1", answer)
     return re.sub(r"(?<!\\)\$$", "", answer.strip().lstrip("$")).strip()

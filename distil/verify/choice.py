@@ -30,8 +30,12 @@ class Choice(Verifier):
             raise ValueError(f"answer {problem.answer!r}: verifier 'choice' wants {wanted}")
 
     def matches(self, answer: str, problem: Problem) -> bool:
-        letters, texts = known_letters(problem), [as_text(choice) for choice in problem.choices or []]
-        match = LETTER.fullmatch(answer.strip().replace("**", ""))
+        letters = known_letters(problem)
+        if len(answer) == 1 and answer.upper() in letters:
+            return answer.upper() == problem.answer
+        texts = [as_text(choice) for choice in problem.choices or []]
+        answer = re.sub(r"\*\*|^\\[(\[]|\\[)\]]$", "", answer).strip()
+        match = LETTER.fullmatch(answer)
         if match and match["letter"].upper() in letters:
             if match["letter"].upper() != problem.answer:
                 return False

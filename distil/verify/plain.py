@@ -54,7 +54,7 @@ def plain(text: str) -> str:
     >>> plain("１ 1/2 ≤ 2√(3)²")
     '(\\frac{3}{2}) \\le 2\\sqrt{3}^{2}'
     """
-    text = text.translate(SIGNS)
+    text = re.sub(r"^\\[(\[](.+)\\[)\]]$", r"\1", text.translate(SIGNS).strip())
     text = re.sub(r"(\d*)\s*([¼-¾⅐-⅞])", vulgar, text)
     text = re.sub(f"[{RAISED}]+", lambda match: f"^{{{match[0].translate(DIGITS)}}}", text)
     text = re.sub(f"[{LOWERED}]+", lambda match: f"_{{{match[0].translate(DIGITS)}}}", text)
