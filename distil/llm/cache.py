@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import functools
 import hashlib
 import json
 import lzma
@@ -113,6 +114,7 @@ def recording_file(name: str) -> Path:
     return file
 
 
+@functools.lru_cache(maxsize=1)  # every role of a stage asks for the same one
 def read_recording(name: str) -> bytes:
     """A shipped recording as a store's lines. Raises ChatError for an unknown name."""
     lines = []
