@@ -30,7 +30,9 @@ def speeds(config: dict) -> dict[str, float]:
     command = [sys.executable, "-m", "distil.pipeline.probe", json.dumps(config)]
     environment = {**os.environ, "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}  # as the kernels have
     try:
-        told = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", timeout=PATIENCE, check=True)
+        told = subprocess.run(
+            command, env=environment, capture_output=True, encoding="utf-8", timeout=PATIENCE, check=True
+        )
         return json.loads(told.stdout.splitlines()[-1])
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return {}
