@@ -9,7 +9,6 @@ import contextlib
 import io
 import json
 import os
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,32 +21,34 @@ EVERY = 1.0  # seconds between two states of a bar in the file, at least
 
 def bar(of: Iterable | None = None, total: int | None = None, *, desc: str, unit: str, hidden: bool = False, start=0):
     """A tqdm bar over `of`, or of `total` units, to be moved by `update`; `hidden` bars are shown nowhere."""
-    if not quiet():
-        from tqdm.auto import tqdm
+    from tqdm.auto import tqdm
 
-        return tqdm(of, desc, total, unit=unit, disable=hidden, initial=start, mininterval=EVERY)
-    reported = not hidden and FILE in os.environ
-    return in_file()(of, desc, total, unit=unit, disable=not reported, initial=start, mininterval=EVERY, miniters=1,
-                     file=io.StringIO())  # fmt: skip
+    where = os.environ.get(FILE) if quiet() else None
+    made = in_file(Path(where)) if where else tqdm
+    return made(
+        of,
+        desc,
+        total,
+        unit=unit,
+        disable=hidden or (quiet() and not where),
+        initial=start,
+        mininterval=EVERY,
+        miniters=1,
+        file=io.StringIO() if where else None,  # tqdm ends a bar with a new line
+    )
 
 
-def in_file():
-    """tqdm, drawn into the file. A bar is an ornament: no error of the file gets out."""
+def in_file(path: Path):
+    """tqdm, drawn into a file. A bar is an ornament: no error of the file gets out."""
     from tqdm import tqdm
 
     class InFile(tqdm):
-        last = ("", 0.0)  # of all bars: what was written when
-
-        def display(self, msg=None, pos=None):
-            now = time.monotonic()
-            if InFile.last[0] == self.desc and now - InFile.last[1] < EVERY and self.n != self.total:
-                return
-            InFile.last = (self.desc, now)
+        def display(self, msg=None, pos=None):  # tqdm calls it at the begin, at the end, and once in `mininterval`
             moved, spent = self.n - self.initial, self.format_dict["elapsed"]
             left = spent / moved * (self.total - self.n) if self.total and moved > 0 else None
             state = {"what": self.desc, "unit": self.unit, "done": self.n, "total": self.total, "left": left}
             with contextlib.suppress(OSError):
-                write_text(Path(os.environ[FILE]), json.dumps(state | {"note": self.postfix or ""}))
+                write_text(path, json.dumps(state | {"note": self.postfix or ""}))
 
     return InFile
 
