@@ -25,7 +25,7 @@ IMPROVE = {"easy": "expand", "hard": "simplify"}
 def ask(
     items: Sequence[Item], chat: Chat, prompt: str, parse, *, seed: int, votes: int, max_tokens: int, **values
 ) -> list[list]:
-    """`votes` parsed replies for each item; what does not parse is asked for once more, then left out; so is what was not answered.
+    """`votes` parsed replies for each item; what does not parse is asked for once more, then left out.
 
     Of a judge that thinks only what it says is read. `max_tokens` bounds thought and word, and is set by the parameter
     `verdict_tokens`.
