@@ -51,3 +51,11 @@ def test_commands_exist():
     targets = re.findall(r"(?m)^(\w+):", (ROOT / "Makefile").read_text())
     said = set(re.findall(r"`make (\w+)`", TEXT + (ROOT / "README.md").read_text()))
     assert said <= set(targets), said
+
+
+def test_every_accident_is_held_by_a_test_that_exists():
+    told = (ROOT / "tests" / "ACCIDENTS.md").read_text(encoding="utf-8")
+    known = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    named = set(re.findall(r"::(test_\w+)", told))
+    assert len(named) > 100
+    assert {name for name in named if f"def {name}(" not in known} == set()

@@ -88,6 +88,17 @@ def test_recording_replays(recording):
         Chat("m", "recorded:other")
 
 
+def test_a_recording_may_lack_one_answer_in_a_hundred(recording, capsys):
+    """A mended verifier accepts a rewrite that was refused when the recording was made; its judge was never asked."""
+    chat, lacking = Chat("m", "recorded:r"), [[{"role": "user", "content": f"new {i}"}] for i in range(2)]
+    found = chat.map([*[PROMPTS[0]] * 99, lacking[0]], max_tokens=5, label="verdicts")
+    assert [reply.text for reply in found[:99]] == ["one"] * 99 and found[99] is None
+    assert "recorded:r holds no answer to 1 of 100 verdicts: they stay unanswered" in capsys.readouterr().out
+    assert [failure.index for failure in chat.failures] == [99]
+    with pytest.raises(ChatError, match="no answer to 2 of 100 verdicts"):
+        chat.map([*[PROMPTS[0]] * 98, *lacking], max_tokens=5, label="verdicts")
+
+
 def test_recording_says_which_prompt_changed(recording):
     chat = Chat("m", "recorded:r")
     prompts = [PROMPTS[0], [{"role": "user", "content": "question 1, changed"}]]
