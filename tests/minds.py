@@ -66,7 +66,7 @@ class Mind:
             return solution(self.other(answer), variant or 0)
         if kind == "expand":
             return f"{EXPANDED}\n\n{solution(answer, 1)}"
-        padding = " ".join(MUSINGS[0].split() * max(1, len(last) // 600))  # a tenth or so of what is shortened
+        padding = " ".join(MUSINGS[0].split() * max(1, len(last) // 3000))  # brief: the tiny student reads it by bytes
         return f"The parts are read in their order: {padding}.\n\nThis comes to {answer}.\n\n\\boxed{{{answer}}}"
 
     def other(self, answer: str) -> str:

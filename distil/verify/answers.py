@@ -42,8 +42,9 @@ def unboxed(text: str) -> str:
     >>> unboxed(r"so \boxed{\frac{1}{2}}.")
     'so \\frac{1}{2}.'
     """
-    dress = {i for begin, end in box_spans(text) for i in (*range(begin - len(r"\boxed{"), begin), end)}
-    return "".join(sign for i, sign in enumerate(text) if i not in dress)
+    dress = [cut for begin, end in box_spans(text) for cut in ((begin - len(r"\boxed{"), begin), (end, end + 1))]
+    ends = [0, *(end for cut in sorted(dress) for end in cut), len(text)]
+    return "".join(text[begin:end] for begin, end in zip(ends[::2], ends[1::2], strict=True))
 
 
 def extract_boxed(text: str) -> str | None:
