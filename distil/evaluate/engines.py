@@ -24,7 +24,8 @@ from distil.workspace.fingerprint import code
 
 LOCAL_ENGINES = ("transformers", "paged")
 BATCH = 75  # answers at once, where nothing is said
-WRITERS = ("evaluate/engines.py", "models/student.py", "models/formats.py")  # code that answers are written by
+# code that answers are written by
+WRITERS = ("evaluate/engines.py", "models/student.py", "models/templates.py", "models/formats.py")
 PAGED_AT_ONCE = 1024  # requests between two writes
 
 

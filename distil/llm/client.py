@@ -101,16 +101,19 @@ class Chat:
         self.store.refresh()
         waiting = {key: body for key, body in zip(keys, bodies, strict=True) if key not in self.store}
         reasons: dict[str, str] = {}
-        if waiting and self.recorded and len(waiting) <= LACKING * len(bodies):
-            print(f"{self.endpoint} holds no answer to {len(waiting)} of {len(bodies)} {label}: they stay unanswered")
+        if waiting and self.recorded:
+            lacking = f"{self.endpoint} holds no answer to {len(waiting)} of {len(bodies)} {label}"
+            nearest = (
+                "The first one that it lacks differs from the nearest that it holds: "
+                f"{describe_difference(next(iter(waiting.values())), self.store)}"
+            )
+            if len(waiting) > LACKING * len(set(keys)):
+                raise ChatError(
+                    f"{lacking}. Name a live endpoint, undo the change, or record anew with `distil record`. {nearest}"
+                )
+            print(f"{lacking}: they stay unanswered. {nearest}")
             reasons = dict.fromkeys(waiting, f"{self.endpoint} holds no answer to it")
             waiting = {}
-        if waiting and self.recorded:
-            raise ChatError(
-                f"{self.endpoint} holds no answer to {len(waiting)} of {len(bodies)} {label}. Name a live endpoint, "
-                "undo the change, or record anew with `distil record`. The first one that it lacks differs from the "
-                f"nearest that it holds: {describe_difference(next(iter(waiting.values())), self.store)}"
-            )
         for host, number in self.store.others(waiting).items() if waiting else ():
             print(f"{host} has answered {number} of {len(waiting)} {label}; {self.endpoint} is asked itself")
         if waiting and self.server and not self.server.runs:

@@ -60,7 +60,8 @@ def run(
             say(f"{stage}  {json.dumps(values[stage])}")
         if table := estimate.table(name, stages, values):
             say("\n" + table)
-        say("\n" + minutes.table(todo, minutes.expected(todo, values)[0]))
+        say("\nmeasuring how fast this machine is, some seconds ...")
+        say(minutes.table(todo, minutes.expected(todo, values)[0]))
         for endpoint in dict.fromkeys(asked.endpoint for asked in preflight.roles_asked(stages, values)):
             if endpoint.startswith("http"):
                 why = no_connection(endpoint)
@@ -76,6 +77,8 @@ def run(
         Lock(run_folder(name) / stage, wait=LOCK_WAIT_SECONDS).release()
     started = time.time()
     try:
+        if todo:
+            say("measuring how fast this machine is, some seconds ...")
         say(minutes.tell(name, todo, values))
         for stage in stages:
             why = why_again(name, stage, values[stage])

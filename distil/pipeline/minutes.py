@@ -126,7 +126,8 @@ def table(stages: Sequence[str], found: dict[str, dict]) -> str:
         figures = f"{row['minutes']:7.1f} {row['gib']:7.1f}" if stage in known else f"not known: {row['unknown']}"
         lines.append(f"  {stage:22} {figures}")
     total, most = sum(row["minutes"] for row in known.values()), max(row["gib"] for row in known.values())
-    lines.append(f"  {'together':22} {total:7.1f} {most:7.1f}" + (", at least" if len(known) < len(stages) else ""))
+    if len(known) == len(stages):
+        lines.append(f"  {'together':22} {total:7.1f} {most:7.1f}")
     if total > LONG:
         lines.append(f"This takes {total / 60:.1f} hours. It may be stopped: the same command goes on from there.")
     free = psutil.virtual_memory().available / GIB

@@ -18,7 +18,7 @@ from distil.workspace.environment import choose_dtype
 SECONDS = 1.5  # of each kind of work; less than the whole answer of a slow machine
 ROWS, LENGTH = 2, 160  # of a step, tokens: about what rows of the profile `cpu` have
 WRITING, TOKENS = 32, 4  # answers at once, tokens of each
-PATIENCE = 120  # seconds until a machine counts as too slow to be measured
+PATIENCE = 60  # seconds until a machine counts as too slow to be measured
 
 
 def speeds(config: dict) -> dict[str, float]:

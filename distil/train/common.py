@@ -22,7 +22,8 @@ from distil.workspace.rows import Row
 R = TypeVar("R", bound=Row)
 
 
-TRAINING = ("train/", "models/student.py", "models/formats.py", "models/weights.py")  # code that makes students
+# code that makes students
+TRAINING = ("train/", "models/student.py", "models/templates.py", "models/formats.py", "models/weights.py")
 
 
 @dataclass(frozen=True)

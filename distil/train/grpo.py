@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from distil.evaluate.answers import right
+from distil.evaluate.answers import JUDGES, right
 from distil.llm.prompts import prompt_of
 from distil.models import formats
 from distil.models.student import base_of, encode_prompt, identity, load_tokenizer
@@ -24,6 +24,7 @@ from distil.train.writing import TimedWriting, engine, engine_settings, without_
 from distil.verify.registry import verifiable
 from distil.workspace.errors import StageError
 from distil.workspace.files import digest, sha256, write_csv
+from distil.workspace.fingerprint import code
 from distil.workspace.rows import Problem, Row
 
 # the largest micro batch of completions when the student learns from them: TRL pads them, and a laptop has 8 GiB
@@ -88,11 +89,13 @@ def trainer_class(policy: Callable | None):
             self.grading_s += time.perf_counter() - begun
             return rewards
 
-        def _get_per_token_logps_and_entropies(self, model, input_ids, attention_mask, logits_to_keep, **asked):
+        def _get_per_token_logps_and_entropies(
+            self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, **asked
+        ):
             if policy is None:
                 scored = super()._get_per_token_logps_and_entropies
-                return scored(model, input_ids, attention_mask, logits_to_keep, **asked)
-            return *policy(input_ids, attention_mask, logits_to_keep), None
+                return scored(model, input_ids, attention_mask, logits_to_keep, batch_size=batch_size, **asked)
+            return *policy(input_ids, attention_mask, logits_to_keep, batch_size or len(input_ids)), None
 
     return TimedGRPOTrainer
 
@@ -175,8 +178,10 @@ def grpo(
     """
     request = {
         "student": identity(student), "reward_model": sha256(Path(reward_model)), "line": list(line),
+        "judged_by": code(*JUDGES),
         "steps": steps, "group": group, "learning_rate": learning_rate, "weights": weights, "gated": gated,
-        "seed": seed, "max_completion": max_completion, "problems": digest(*problems),
+        "seed": seed, "max_completion": max_completion,
+        "problems": digest(*problems, *(prompt_of(p, student_format) for p in problems)),
         "student_format": student_format,
     }  # fmt: skip
     cache = ResultCache(out / "reinforce.json", request, GRPOResult)

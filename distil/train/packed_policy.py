@@ -62,8 +62,22 @@ class PackedPolicy:
         self.longest, self.temperature, self.pad_token_id = rounded_up(longest), temperature, pad_token_id
         self.scores = compiled(self.decoder, chunk_scores)
 
-    def __call__(self, input_ids, attention_mask, logits_to_keep: int):
-        """(log probabilities, entropies), each (rows, logits_to_keep) in float32, 0 where a completion has ended."""
+    def __call__(self, input_ids, attention_mask, logits_to_keep: int, batch_size: int):
+        """(log probabilities, entropies), each (rows, logits_to_keep) in float32, 0 where a completion has ended.
+
+        At most `batch_size` rows go through the model at a time.
+        """
+        import torch
+
+        parts = [
+            self.part(input_ids[begin : begin + batch_size], attention_mask[begin : begin + batch_size], logits_to_keep)
+            for begin in range(0, len(input_ids), batch_size)
+        ]
+        logps, entropies = zip(*parts, strict=True)
+        return torch.cat(logps), torch.cat(entropies)
+
+    def part(self, input_ids, attention_mask, logits_to_keep: int):
+        """The same of rows that go through the model at once."""
         import torch
         from torch.utils.checkpoint import checkpoint
 

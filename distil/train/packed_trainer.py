@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from distil.train.packing import CHUNK, NO_TARGET, Shape, packed
 from distil.workspace.environment import choose_dtype
 
+SHAPES = 64  # that layers are compiled for: steps of GRPO differ in length. Past it they would run uncompiled, unsaid
+
 
 def steps_as_batches(batches: Sequence[Sequence[dict]], shape: Shape, pad_token_id: int):
     """The micro batches as a data set; each becomes tensors when it is its turn."""
@@ -54,6 +56,7 @@ def compiled(decoder, of_chunk: Callable) -> Callable:
     if not torch.cuda.is_available():
         return of_chunk
     torch.compiler.reset()  # what was compiled for the student before: only so many shapes are kept
+    torch._dynamo.config.recompile_limit = SHAPES
     for layer in decoder.layers:
         layer.compile(dynamic=False)
     return torch.compile(of_chunk, dynamic=False)

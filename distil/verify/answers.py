@@ -115,4 +115,5 @@ def undressed(answer: str) -> str:
     """An answer without the outermost of its dress. What follows a number stays apart from it: it may be a unit."""
     answer = DRESS.sub(r"\1", re.sub(r"(?:(?<=[\d}])|(?<=\\pi))(?=\\(?:text|mathrm|mbox))", " ", answer))
     answer = re.sub(r"^(?:\*\*|[`\"])(.+?)(?:\*\*|[`\"])$", r"\1", answer)
-    return re.sub(r"(?<!\\)\$$", "", answer.strip().lstrip("$")).strip()
+    answer = re.sub(r"^\$(?=\d[^$]*$)", r"\\$", answer.strip())  # alone, it is money
+    return re.sub(r"(?<!\\)\$$", "", answer.lstrip("$")).strip()

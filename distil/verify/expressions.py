@@ -20,7 +20,7 @@ OPEN_END = re.compile(r"\\[lc]?dots|\.\.\.|…|\?")
 RELATION = re.compile(r"([<>]|\\(?:le|ge|ne)(?![a-z]))")
 COMMANDS = re.compile(r"\\[a-zA-Z]+(?:_\{\w+\})?")
 # what the parser would pass over, or take for a product: signs it does not know, 3 5, x2, 5_{3}, 5.
-UNREADABLE = re.compile(r"[^\x20-\x7e]|[$#@~?\"'`]|[})a-zA-Z\d%!.]\s+\.?\d|[})a-zA-Z%!]\.?\d|[\d)}]_|\.(?!\d)")
+UNREADABLE = re.compile(r"[^\x20-\x7e]|[$#@~?\"'`]|!!|[})a-zA-Z\d%!.]\s+\.?\d|[})a-zA-Z%!]\.?\d|[\d)}]_|\.(?!\d)")
 PRODUCT = re.compile(r"\\approx|\d\s*\\frac|\\(?:pi|theta|alpha|beta|gamma|lambda|mu|sigma|phi|omega)\s*\d")
 
 

@@ -22,6 +22,7 @@ MOST_WORDS = 6  # of an answer that is compared as mathematics: "12 square feet 
 LABELLED = re.compile(rf"({WRITTEN.pattern})\s+([^\W\d_]{{3,}}(?: [^\W\d_]+)*)")
 BASE = re.compile(r"(\d[\dA-Za-z]*)_\{(\d+)\}")
 TIME = re.compile(r"(\d{1,2}):(\d\d)(?::(\d\d))?\s*(?:([ap])\.?\s*m\.?)?", re.IGNORECASE)
+VALUE = re.compile(r"\\?[a-zA-Z]\w*\(.+\)")  # a function's name at a point
 MATRIX = re.compile(r"\\begin\{([pb]?)matrix\}(.*)\\end\{\1matrix\}")
 PERCENT = re.compile(r"\s*(?:\\?%|percent|per cent)$")
 
@@ -114,6 +115,8 @@ def same_sides(gold: str, answer: str) -> bool:
     if not golds or not found or not all(roughly(found[0], side) for side in rounded):
         return False
     other_name = gold_name and name and bare(gold_name) != bare(name)
+    if other_name and VALUE.fullmatch(bare(gold_name)) and VALUE.fullmatch(bare(name)):
+        return False  # f(2) = 5 says nothing of f(3)
     if len(golds) > 1 or other_name or (gold_name and not name and len(found) > 1):
         return "=" in gold and "=" in answer and same_expression(gold, answer)
     return all(same_term(golds[0], value) for value in found)

@@ -155,7 +155,7 @@ def test_packed_attempts_score_as_padded_ones(tmp_path):
     attention.register()
     student = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32, attn_implementation=attention.NAME)
     policy = PackedPolicy(student, longest=9, temperature=temperature, pad_token_id=pad)
-    ours, our_entropies = policy(ids, mask, keep)
+    ours, our_entropies = policy(ids, mask, keep, 2)
     (ours * upward).sum().backward()
 
     close = {"atol": 2e-2, "rtol": 2e-2}  # 16 bits, where this machine has them
