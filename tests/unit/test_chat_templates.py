@@ -97,17 +97,17 @@ def test_grpo_asks_as_every_measurement_does(name, folders, tmp_path, monkeypatc
     folder, asked = folders[name], []
     monkeypatch.setattr(grpo, "reward_terms", lambda text, *_, **__: dict.fromkeys(rewards.TERMS, len(text) % 7))
     monkeypatch.setattr(grpo, "RewardModel", lambda _: SimpleNamespace(grades=lambda a, t: [(3, 3, 1)] * len(t)))
-    make = grpo.timed_trainer_class
+    make = grpo.trainer_class
 
-    def watched():
-        class Watched(make()):
+    def watched(policy):
+        class Watched(make(policy)):
             def _generate_single_turn(self, prompt_ids, *args, **kwargs):
                 asked.extend(prompt_ids)
                 return super()._generate_single_turn(prompt_ids, *args, **kwargs)
 
         return Watched
 
-    monkeypatch.setattr(grpo, "timed_trainer_class", watched)
+    monkeypatch.setattr(grpo, "trainer_class", watched)
     (tmp_path / "rm").mkdir()
     grpo.grpo([PROBLEM] * 2, folder, str(tmp_path / "rm"), tmp_path / "out", line=(3.0, 0.0), steps=1, group=4,
               learning_rate=1e-4, gated=True, seed=0, max_completion=4,
