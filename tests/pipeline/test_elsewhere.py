@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import warm
 from conftest import ROOT
 
 EVERY_MODULE = """
@@ -83,12 +84,13 @@ def test_the_first_stages_run_on_macos(home):
     assert done.returncode == 0 and "run 'smoke' done" in done.stdout, done.stdout + done.stderr
 
 
-def test_the_whole_runs_on_windows(home):
+def test_the_whole_runs_on_windows(home, forks):
     done = elsewhere("win32", "-m", "distil", "run", "--profile", "smoke", **NARROW)
     assert done.returncode == 0 and "| student | accuracy (95% CI) |" in done.stdout, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
-    command = ["-m", "distil", "run", "--profile", "smoke", "--run", "linux", "--to", "03"]
-    subprocess.run([sys.executable, *command], env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, timeout=600)
+    command = [sys.executable, "-m", "distil", "run", "--profile", "smoke", "--run", "linux", "--to", "03"]
+    done = warm.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
     for name in ("01_collect/chains.jsonl", "02_rewrite/chains.jsonl", "03_judge/aligned.jsonl"):
         there, here = (home / "artifacts" / run / name for run in ("smoke", "linux"))
         assert there.read_bytes() == here.read_bytes(), "every verdict is the same, and every byte"
