@@ -21,7 +21,7 @@ from pathlib import Path
 
 from held_out import N_TEST, gain, gains, measured, problems_of
 
-from distil.chains import judge, student_judge
+from distil.chains import judge, select, student_judge
 from distil.llm.cache import Reply
 from distil.models.student import generate, load_tokenizer
 from distil.models.student import load as load_student
@@ -116,15 +116,15 @@ def chosen(run: str, seed: int) -> dict[str, list[TrainingRow]]:
     one_each = list({chain.problem_id: chain for chain in rng.sample(chains, len(chains))}.values())
     sets = {
         "random": one_each,
-        BASELINE: judge.select_fast(chains),
-        "llm": judge.select_fast([row.chain for row in by_llm if len(row.trail) == 1]),
-        "student": judge.select_fast([row.chain for row in by_student if len(row.trail) == 1]),
-        "llm-loop": judge.select_fast([row.chain for row in by_llm if len(row.trail) <= 1 + MAX_ROUNDS]),
-        "student-loop": judge.select_fast([row.chain for row in by_student]),
+        BASELINE: select.select_shortest(chains),
+        "llm": select.select_shortest([row.chain for row in by_llm if len(row.trail) == 1]),
+        "student": select.select_shortest([row.chain for row in by_student if len(row.trail) == 1]),
+        "llm-loop": select.select_shortest([row.chain for row in by_llm if len(row.trail) <= 1 + MAX_ROUNDS]),
+        "student-loop": select.select_shortest([row.chain for row in by_student]),
     }
     size = min(len(rows) for rows in sets.values())
     return {
-        name: [judge.training_row(c, problems[c.problem_id]) for c in rng.sample(rows, size)]
+        name: [select.training_row(c, problems[c.problem_id]) for c in rng.sample(rows, size)]
         for name, rows in sets.items()
     }
 

@@ -18,7 +18,7 @@ import sys
 from held_out import N_TEST, gains, keep, measured, problems_of
 from reward import judged_rows
 
-from distil.chains import judge
+from distil.chains import select
 from distil.problems.sources import load
 from distil.train import grpo, reward_model, rewards, sft
 from distil.workspace.environment import commit, environment
@@ -52,7 +52,7 @@ def measure(run: str, student: str, seed: int, names: list[str]) -> None:
     grader = folder / f"{seed}-reward_model"
     if not grader.exists():
         rows = judged_rows(run)
-        held = {row.problem_id for row in judge.split_by_problem(rows, seed, valid_share=0.3)[1]}
+        held = {row.problem_id for row in select.split_by_problem(rows, seed, valid_share=0.3)[1]}
         split = [row.replace(held_out=row.problem_id in held) for row in rows]
         scratch = folder / f"{seed}-reward_model.part"
         shutil.rmtree(scratch, ignore_errors=True)

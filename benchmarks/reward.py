@@ -13,7 +13,7 @@ import json
 import time
 from pathlib import Path
 
-from distil.chains import judge
+from distil.chains import select
 from distil.llm.prompts import prompt_of
 from distil.train import reward_model
 from distil.train.reward_model import GradedChain
@@ -46,7 +46,7 @@ def measure(rows: list[GradedChain], backbone: str) -> list[dict]:
     found: dict[tuple, list[reward_model.Agreement]] = {}
     _, _, features = reward_model.read_features(rows, backbone)
     for seed in range(SPLITS):
-        held = {row.problem_id for row in judge.split_by_problem(rows, seed, valid_share=0.3)[1]}
+        held = {row.problem_id for row in select.split_by_problem(rows, seed, valid_share=0.3)[1]}
         split = [row.replace(held_out=row.problem_id in held) for row in rows]
         _, quality, _ = reward_model.fit_heads(split, features)
         for head in reward_model.HEADS:

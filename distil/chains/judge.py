@@ -1,23 +1,19 @@
-"""Stage 03: judge every chain for the student's sake, improve what does not suit, judge again, and select."""
+"""Stage 03: judge every chain for the student's sake, improve what does not suit, and judge again."""
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean
-from typing import TypeVar
 
 from distil.chains.judge_replies import parse_rating, parse_verdict
 from distil.chains.rewrite import SOME_STUDENT, rewrite
 from distil.llm.client import Chat
-from distil.llm.prompts import messages, prompt_of, prompt_set
-from distil.models import formats
+from distil.llm.prompts import messages, prompt_set
 from distil.models.weights import STANDS_FOR
-from distil.workspace.rows import AlignedChain, Chain, Pair, Problem, TrainingRow
+from distil.workspace.rows import AlignedChain, Chain, Problem
 
-T = TypeVar("T", bound=TrainingRow | Pair)
 Item = tuple[Chain, Problem]
 IMPROVE = {"easy": "expand", "hard": "simplify"}
 
@@ -188,65 +184,3 @@ def improve(
             else:
                 row.reason = f"{kind}: {reasons[parent]}"
     return improved
-
-
-def training_row(chain: Chain, problem: Problem, student_format: str = "plain") -> TrainingRow:
-    """A chain as an example to train on, in the student's format: instruction, output, and both as chat messages."""
-    prompt = prompt_of(problem, student_format)
-    output = formats.write(chain.thought, chain.solution, student_format)
-    return TrainingRow(
-        instruction=prompt[-1]["content"],
-        output=output,
-        messages=[*prompt, {"role": "assistant", "content": output}],
-        problem_id=problem.id,
-        chain_id=chain.id,
-        task=problem.task,
-    )
-
-
-def select_fast(kept: Sequence[Chain]) -> list[Chain]:
-    """For each problem the chain of fewest tokens among those that suit the student.
-
-    A rewritten slow chain that suits is still several times as long as a fast one: trained on both, the student
-    learns two ways of writing and pays for the longer.
-    """
-    shortest: dict[str, Chain] = {}
-    for chain in kept:
-        best = shortest.get(chain.problem_id)
-        if best is None or chain.n_tokens < best.n_tokens:
-            shortest[chain.problem_id] = chain
-    return list(shortest.values())
-
-
-def select_unaligned(chains: Sequence[Chain]) -> list[Chain]:
-    """For each problem the first of `chains`, whoever it suits: what would be trained on if nobody judged."""
-    first: dict[str, Chain] = {}
-    for chain in chains:
-        first.setdefault(chain.problem_id, chain)
-    return list(first.values())
-
-
-def select_adaptive(chains: Sequence[Chain], scores: dict[str, dict], cd_cap: int = 6) -> list[Chain]:
-    """For each problem the correct chain whose verbosity is nearest its difficulty, if that is within `cd_cap`.
-
-    The published rule keeps chains that are correct, of moderate verbosity and of bounded difficulty; matching RV to
-    CD is our reading of it, since the formula is unpublished. CD of a problem is the mean over its chains.
-    """
-    by_problem: dict[str, list[Chain]] = {}
-    for chain in chains:
-        if chain.correct and scores.get(chain.id, {}).get("rv") is not None:
-            by_problem.setdefault(chain.problem_id, []).append(chain)
-    chosen = []
-    for group in by_problem.values():
-        cd = sum(scores[c.id]["cd"] for c in group) / len(group)
-        if cd <= cd_cap:
-            chosen.append(min(group, key=lambda c: (abs(scores[c.id]["rv"] - cd), c.n_tokens)))
-    return chosen
-
-
-def split_by_problem(rows: Sequence[T], seed: int, *, valid_share: float = 0.1) -> tuple[list[T], list[T]]:
-    """(train, valid): all rows of one problem fall on one side, the same for one seed. Rows have a `problem_id`."""
-    train, valid = [], []
-    for row in rows:
-        (valid if random.Random(f"{seed}:{row.problem_id}").random() < valid_share else train).append(row)
-    return train, valid

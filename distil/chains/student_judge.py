@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from distil.chains.judge import Item
 from distil.chains.judge_replies import VERDICTS
@@ -122,6 +123,25 @@ def verdict(bits: Sequence[float], reach: dict[int, float]) -> str:
     return "hard" if lost_at_end else "medium"
 
 
+@lru_cache(maxsize=1)
+def loaded(student: str, student_format: str) -> tuple:
+    """(model, tokenizer) of a student, a model id or folder; the last one stays in memory for who asks next."""
+    folder = resolve(student)
+    return load(folder), load_tokenizer(folder, student_format)
+
+
+def leaps(student: str, items: Sequence[Item], student_format: str = "plain") -> dict[str, float]:
+    """{chain id: bits a token of the step that surprises the student most}.
+
+    All chains of a problem have the same example before them: what differs is theirs.
+    """
+    first = {problem.id: (chain, problem) for chain, problem in reversed(items)}
+    shown = dict(zip(first, examples(list(first.values()), items, student_format), strict=True))
+    before = [shown[problem.id] for _, problem in items]
+    bits = surprise(items, before, *loaded(student, student_format), student_format)
+    return {chain.id: max(steps) for (chain, _), steps in zip(items, bits, strict=True)}
+
+
 def by_student(
     student: str,
     pool: Sequence[Item],
@@ -139,13 +159,8 @@ def by_student(
     """
     import torch
 
-    loaded: list = []
-
     def rate(items: Sequence[Item], seed: int) -> list[dict]:
-        if not loaded:
-            folder = resolve(student)
-            loaded.extend([load(folder), load_tokenizer(folder, student_format)])
-        model, tokenizer = loaded
+        model, tokenizer = loaded(student, student_format)
         torch.manual_seed(seed)
         shown = examples(items, pool, student_format)
         bits = surprise(items, shown, model, tokenizer, student_format)

@@ -11,7 +11,10 @@ from distil.workspace.files import write_csv, write_text
 from distil.workspace.rows import Completion, Problem
 from distil.workspace.statistics import difference, interval, majority_at_k, pass_at_k
 
-COMPARED = (("fast", "slow"), ("fast", "unaligned"), ("adaptive", "fast"))  # beside each student and the base
+COMPARED = (  # beside each student and the base; `unaligned` is of runs kept from before `shortest`
+    ("fast", "slow"), ("fast", "shortest"), ("fast", "unaligned"), ("adaptive", "fast"), ("shortest", "random"),
+    ("surprise", "shortest"),
+)  # fmt: skip
 
 
 def by_question(rows: Sequence[Completion]) -> list[list[Completion]]:

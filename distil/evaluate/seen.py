@@ -8,7 +8,7 @@ from distil.llm.prompts import prompt_of
 from distil.workspace.rows import Problem, TrainingRow
 from distil.workspace.stage import Stage
 
-SETS = ("fast", "slow", "unaligned", "adaptive")  # that 03 writes
+SETS = ("fast", "slow", "shortest", "random", "adaptive", "surprise")  # that 03 writes
 
 
 def questions(stage: Stage, problems: Sequence[Problem], names: Sequence[str], tuned: dict) -> set[str]:

@@ -121,10 +121,13 @@ def check_students(stages: list[str], values: dict[str, dict]) -> None:
     """Raise StageError for students that no stage will make.
 
     Rows of one's own make one student, and only 04 and 07 know what to do with it. Without slow chains there is no
-    slow student.
+    slow student, and without the parameter `surprise` none of that name.
     """
     if "04_finetune" not in stages:
         return
+    taught = {name.partition("@")[0] for name in values["04_finetune"]["students"].split(",")}
+    if "surprise" in taught and "03_judge" in stages and not values["03_judge"]["surprise"]:
+        raise StageError("03 makes no training set for the student surprise: give --set surprise=true, or leave it out")
     if values["04_finetune"]["train"] and len(stages) > 1:
         raise StageError(
             "train=FILE needs no other stage than 04: give --from 04 --to 04, then measure its student, which is named "

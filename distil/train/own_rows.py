@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from distil.chains.judge import split_by_problem
+from distil.chains.select import split_by_problem
 from distil.llm.prompts import format_turns
 from distil.models import formats
 from distil.models.published import TEACHER, published

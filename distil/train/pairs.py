@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from distil.chains.judge import select_fast, split_by_problem
+from distil.chains.select import select_shortest, split_by_problem
 from distil.llm.prompts import prompt_of
 from distil.models import formats
 from distil.models.student import load_tokenizer
@@ -71,7 +71,7 @@ def build_pairs(
     small: the aligned form of a chain over its original, which was correct but unsuitable.
     medium: such an original over its corrupted form.
     large: an aligned chain over its corrupted form.
-    own: the chain that 04 taught over a wrong answer of the student itself.
+    own: the aligned chain that 04 taught over a wrong answer of the student itself.
     A chain is compared with its own corruption, which is about as long. A chosen side that is usually longer would
     teach wordiness. Raises StageError if a gap named in `betas` has no pair, and says what it lacks.
     """
@@ -81,7 +81,7 @@ def build_pairs(
 
     bad = {chain.parent: formats.write(chain.thought, chain.solution, student_format) for chain in corrupted}
     wrong = {mistake.problem_id: mistake.text for mistake in own}
-    taught = {chain.id for chain in select_fast([row.chain for row in aligned if row.kept])}
+    taught = {chain.id for chain in select_shortest([row.chain for row in aligned if row.kept])}
     found: dict[str, list[tuple[str, str, str]]] = {gap: [] for gap in GAPS}
     for row in aligned:
         name, original = row.problem_id, written(row.trail[0]["text"], row.problem_id)

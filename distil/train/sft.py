@@ -127,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """What notebook 04 does for one student, on several GPUs; the notebook then finds it done."""
     parser = argparse.ArgumentParser(prog="accelerate launch -m distil.train.sft", description=main.__doc__)
     parser.add_argument("run", help="01 to 03 are done in it, unless --train names a file")
-    parser.add_argument("set", help="a training set of 03 (fast, slow, unaligned, adaptive), or the student of --train")
+    parser.add_argument("set", help="a training set of 03 (fast, slow, shortest, ...), or the student of --train")
     parser.add_argument("--train", default="", help="a file of your own, as 04's parameter train")
     parser.add_argument("--student", required=True, help="a Hub id or a local folder")
     parser.add_argument("--epochs", type=float, default=0.0)

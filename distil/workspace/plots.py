@@ -15,7 +15,10 @@ COLOURS = {
     "slow": "#D55E00",
     "fast": "#0072B2",
     "short": "#56B4E9",
-    "unaligned": "#56B4E9",
+    "shortest": "#56B4E9",
+    "unaligned": "#56B4E9",  # in runs kept from before `shortest`
+    "random": "#F0E442",
+    "surprise": "#882255",
     "adaptive": "#009E73",
     "preferred": "#CC79A7",
     "reinforced": "#E69F00",

@@ -17,7 +17,7 @@ import warm
 from conftest import ROOT
 from factories import a_chain, a_problem
 
-from distil.chains.judge import training_row
+from distil.chains.select import training_row
 from distil.models.student import load
 from distil.workspace.files import write_jsonl
 from distil.workspace.rows import TrainingRow

@@ -10,7 +10,7 @@ from factories import GEMMA, GPT2, LLAMA, PHI, a_chain, a_problem, a_student
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from distil.chains import student_judge
-from distil.chains.judge import training_row
+from distil.chains.select import training_row
 from distil.evaluate import engines
 from distil.llm.prompts import prompt_of
 from distil.models import formats, student, templates

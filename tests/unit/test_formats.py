@@ -9,7 +9,7 @@ from factories import a_chain, a_problem
 from transformers import AutoTokenizer
 
 from distil.chains import student_judge
-from distil.chains.judge import training_row
+from distil.chains.select import training_row
 from distil.evaluate import answers, engines, settings
 from distil.llm.prompts import format_turns, prompt_of
 from distil.models import formats, published, serve

@@ -10,7 +10,7 @@ import torch
 from factories import a_chain, a_problem
 from transformers import TrainerCallback
 
-from distil.chains.judge import training_row
+from distil.chains.select import training_row
 from distil.evaluate.answers import answer
 from distil.llm.prompts import student_messages
 from distil.models.student import Generated, encode_prompt, generate, growing_cache, load, load_tokenizer

@@ -10,7 +10,7 @@ import pytest
 import torch
 from factories import a_chain, a_problem
 
-from distil.chains.judge import training_row
+from distil.chains.select import training_row
 from distil.models import student
 from distil.models.student import encode_prompt, load_tokenizer
 from distil.models.weights import tiny_random
