@@ -135,10 +135,11 @@ def leaps(student: str, items: Sequence[Item], student_format: str = "plain") ->
 
     All chains of a problem have the same example before them: what differs is theirs.
     """
-    first = {problem.id: (chain, problem) for chain, problem in reversed(items)}
-    shown = dict(zip(first, examples(list(first.values()), items, student_format), strict=True))
+    one_each = {problem.id: (chain, problem) for chain, problem in items}
+    shown = dict(zip(one_each, examples(list(one_each.values()), items, student_format), strict=True))
     before = [shown[problem.id] for _, problem in items]
-    bits = surprise(items, before, *loaded(student, student_format), student_format)
+    model, tokenizer = loaded(student, student_format)
+    bits = surprise(items, before, model, tokenizer, student_format)
     return {chain.id: max(steps) for (chain, _), steps in zip(items, bits, strict=True)}
 
 

@@ -7,6 +7,7 @@ from loopback import serve
 
 from distil.cli import main
 from distil.problems.sources import generate
+from distil.publish import facts
 from distil.sandbox import confine
 from distil.workspace.files import read_jsonl
 from distil.workspace.rows import Chain
@@ -14,7 +15,7 @@ from distil.workspace.stage import run_folder
 
 N_TRAIN, N_TEST = 48, 12
 SETTINGS = {"problems": "reference", "n_train": N_TRAIN, "n_test": N_TEST, "teacher": "t", "student": "tiny-random"}
-SETTINGS |= {"turns": True}
+SETTINGS |= {"turns": True, "surprise": True}
 
 SHORT = "It is asked for.\n\nIt is 1 at first."
 
@@ -58,11 +59,19 @@ def test_answers_and_programs_are_collected_rewritten_and_judged(project, forks,
     short = read_jsonl(folder / "02_rewrite/chains.jsonl")
     assert {of_task[c["problem_id"]] for c in short} == set(of_task.values()) and len(short) == len(chains) // 2
     assert "programs" not in {of_task[c["problem_id"]] for c in read_jsonl(folder / "02_rewrite/corrupted.jsonl")}
-    first = {c.problem_id: c.id for c in reversed(chains) if c.style == "fast"}
-    taught = [row for part in ("train", "valid") for row in read_jsonl(folder / f"03_judge/{part}/unaligned.jsonl")]
-    assert {row["problem_id"]: row["chain_id"] for row in taught} == first
+    first = {c.problem_id: c.id for c in reversed(chains) if c.style == "slow"}
+    fewest = {}
+    for c in [c.to_dict() for c in chains if c.style == "fast"] + short:
+        if c["n_tokens"] < fewest.get(c["problem_id"], c)["n_tokens"] or c["problem_id"] not in fewest:
+            fewest[c["problem_id"]] = c
     figures = json.loads((folder / "03_judge/meta.json").read_text())["figures"]
-    assert figures["unaligned"] == len(read_jsonl(folder / "03_judge/train/unaligned.jsonl"))
+    for name in facts.SETS:
+        rows = {part: read_jsonl(folder / f"03_judge/{part}/{name}.jsonl") for part in ("train", "valid")}
+        taught = {row["problem_id"]: row["chain_id"] for part in rows.values() for row in part}
+        assert len(rows["train"]) + len(rows["valid"]) == len(taught) == len(first), f"a chain a problem in {name}"
+        assert figures[name] == len(rows["train"])
+        expected = {"slow": first, "shortest": {problem: c["id"] for problem, c in fewest.items()}}
+        assert taught == expected.get(name, taught)
 
 
 @pytest.mark.skipif(confine.mechanism() is None, reason="no sandbox works here")

@@ -115,9 +115,11 @@ def test_counts_in_are_counts_out(done, home):
     lost = [r for r in read_jsonl(folder / "02_rewrite/rejected.jsonl") if "-long2short" in r["id"]]
     assert len(slow) == len(short) + len(lost)
     aligned = read_jsonl(folder / "03_judge/aligned.jsonl")
-    kept = len({row["problem_id"] for row in aligned if row["kept"]})
-    rows = sum(len(read_jsonl(folder / f"03_judge/{part}/fast.jsonl")) for part in ("train", "valid"))
-    assert kept == rows and all(row["reason"] for row in aligned if not row["kept"])
+    assert all(row["reason"] for row in aligned if not row["kept"])
+    both = {c["problem_id"] for c in slow} & {row["problem_id"] for row in aligned}
+    for name in ("fast", "slow", "shortest", "random", "adaptive"):
+        rows = [row for part in ("train", "valid") for row in read_jsonl(folder / f"03_judge/{part}/{name}.jsonl")]
+        assert len(rows) == len(both) and {row["problem_id"] for row in rows} == both, name
 
 
 def verify(home: Path) -> tuple[int, str]:

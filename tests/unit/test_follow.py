@@ -107,6 +107,16 @@ def test_the_student_as_a_judge_gives_what_align_asks_for():
         assert given is None or [look for look, _ in row["reach"]] == given
 
 
+def test_leaps_are_the_largest_surprises_each_chain_after_the_same_example(student):
+    twice = CHAIN.replace(id="again")
+    items = [(SHORT.replace(id="s"), OTHER), (SHORT.replace(id="t"), OTHER), (CHAIN, PROBLEM), (twice, PROBLEM)]
+    found = student_judge.leaps("tiny-random", items)
+    assert found["s"] == found["t"] and found["c"] == found["again"], "the same chain is as surprising as itself"
+    shown = student_judge.examples([items[0]], items[2:])
+    bits = student_judge.surprise([items[0]], shown, *student)
+    assert found["s"] == pytest.approx(max(bits[0]), abs=2e-3) and max(bits[0]) > min(bits[0])
+
+
 def test_agreement_of_two_judges_by_hand():
     first = ["easy", "easy", "medium", "hard", "unrated"]
     second = ["easy", "medium", "medium", "medium", "easy"]

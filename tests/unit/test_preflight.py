@@ -30,6 +30,14 @@ def test_students_have_one_format(project):
     preflight.check_formats(["04_finetune"], values)
 
 
+def test_a_student_of_a_set_that_03_will_not_make(project):
+    for students in ("fast,surprise", "surprise@2"):
+        with pytest.raises(StageError, match="for the student surprise: give --set surprise=true"):
+            preflight.check_students(STAGES, effective("cpu", "r", [f"04.students={students}"]))
+        preflight.check_students(STAGES, effective("cpu", "r", [f"04.students={students}", "surprise=true"]))
+        preflight.check_students(STAGES[3:], effective("cpu", "r", [f"04.students={students}"]))
+
+
 def test_no_problem_to_measure_on_is_said(project):
     """It was said that none could be checked without a sandbox."""
     given = effective("cpu", "r", ["n_test=0"])["01_collect"]

@@ -1,19 +1,11 @@
 import random
 
 import pytest
-from factories import a_chain, a_problem
+from factories import a_problem
 from loopback import serve
 
 from distil.chains.collect import collect, make_chain, set_apart
-from distil.chains.judge import (
-    align,
-    by_llm,
-    select_adaptive,
-    select_fast,
-    select_unaligned,
-    split_by_problem,
-    spoken_name,
-)
+from distil.chains.judge import align, by_llm, spoken_name
 from distil.chains.judge_replies import parse_rating, parse_verdict
 from distil.chains.rewrite import fault, giveaway_accuracy, rewrite
 from distil.llm.cache import Reply
@@ -22,7 +14,7 @@ from distil.llm.prompts import messages
 from distil.sandbox import confine
 from distil.verify.chain_text import split_chain
 from distil.verify.exact import Exact
-from distil.workspace.rows import Chain, TrainingRow
+from distil.workspace.rows import Chain
 
 PROBLEM = a_problem(question="What is 4 + 5 + 6?", answer="15")
 STEPS = "First 4 + 5 = 9.\n\nThen 9 + 6 = 15.\n\n\\boxed{15}"
@@ -189,30 +181,6 @@ def test_no_verdict_is_never_a_number(project):
         chat = Chat("m", endpoint)
         rows = align([chain(STEPS)], {"p": PROBLEM}, by_llm(chat, "pupil", 3), chat, seed=0)
     assert rows[0].reason == "unrated"
-
-
-def test_fast_is_the_shortest_that_suits():
-    rows = [a_chain(id=i, problem_id=p, n_tokens=n) for i, p, n in (("a", "p", 30), ("b", "p", 9), ("c", "q", 50))]
-    assert [row.id for row in select_fast(rows)] == ["b", "c"]
-
-
-def test_unaligned_is_the_first_of_each_problem():
-    rows = [a_chain(id=i, problem_id=p, n_tokens=n) for i, p, n in (("a", "p", 30), ("c", "q", 50), ("b", "p", 9))]
-    assert [row.id for row in select_unaligned(rows)] == ["a", "c"]
-
-
-def test_adaptive_matches_verbosity_to_difficulty():
-    chains = [chain(STEPS, name=n).replace(n_tokens=t) for n, t in (("a", 10), ("b", 20))]
-    scores = {"a": {"rv": 2, "cd": 5}, "b": {"rv": 5, "cd": 5}}
-    assert [c.id for c in select_adaptive(chains, scores)] == ["b"]
-    assert select_adaptive(chains, scores, cd_cap=4) == []
-
-
-def test_splits_keep_a_problem_together():
-    rows = [TrainingRow(instruction="", output="", messages=[], problem_id=f"p{i % 40}") for i in range(200)]
-    train, valid = split_by_problem(rows, seed=0)
-    assert len(train) + len(valid) == 200 and valid
-    assert not {r.problem_id for r in train} & {r.problem_id for r in valid}
 
 
 def test_a_value_with_braces_is_not_filled_again():
