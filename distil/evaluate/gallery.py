@@ -130,14 +130,19 @@ def show(pages: Sequence[Page], folder: Path) -> None:
             text(f"{title}, no page", page.text[:500])
 
 
+def browser() -> str | None:
+    """The Chromium on the PATH; None without one."""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
 def screenshot(content: str, path: Path) -> bool:
     """A picture of a page after its first three seconds, taken offline; False where no Chromium takes one."""
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser is None:
+    program = browser()
+    if program is None:
         return False
     box = path.with_suffix(".box.html")
     write_text(box, boxed(content))
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", *OFFLINE, "--hide-scrollbars"]
+    command = [program, "--headless", "--no-sandbox", "--disable-gpu", *OFFLINE, "--hide-scrollbars"]
     command += [f"--screenshot={path.resolve()}", "--window-size=1200,800", "--virtual-time-budget=3000"]
     try:
         subprocess.run([*command, box.resolve().as_uri()], capture_output=True, timeout=60, check=True)
