@@ -71,7 +71,7 @@ def build_pairs(
     small: the aligned form of a chain over its original, which was correct but unsuitable.
     medium: such an original over its corrupted form.
     large: an aligned chain over its corrupted form.
-    own: the aligned chain that 04 taught over a wrong answer of the student itself.
+    own: the shortest aligned chain of a problem over a wrong answer of the student itself.
     A chain is compared with its own corruption, which is about as long. A chosen side that is usually longer would
     teach wordiness. Raises StageError if a gap named in `betas` has no pair, and says what it lacks.
     """
@@ -81,7 +81,7 @@ def build_pairs(
 
     bad = {chain.parent: formats.write(chain.thought, chain.solution, student_format) for chain in corrupted}
     wrong = {mistake.problem_id: mistake.text for mistake in own}
-    taught = {chain.id for chain in select_shortest([row.chain for row in aligned if row.kept])}
+    shortest = {chain.id for chain in select_shortest([row.chain for row in aligned if row.kept])}
     found: dict[str, list[tuple[str, str, str]]] = {gap: [] for gap in GAPS}
     for row in aligned:
         name, original = row.problem_id, written(row.trail[0]["text"], row.problem_id)
@@ -93,7 +93,7 @@ def build_pairs(
             found["medium"].append((name, original, bad[row.id]))
         if row.kept and row.id in bad:
             found["large"].append((name, final, bad[row.id]))
-        if row.chain.id in taught and name in wrong:
+        if row.chain.id in shortest and name in wrong:
             found["own"].append((name, final, wrong[name]))
     for gap in betas:
         found[gap] = [pair for pair in dict.fromkeys(found[gap]) if pair[1] != pair[2]]

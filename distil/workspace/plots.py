@@ -18,7 +18,7 @@ COLOURS = {
     "shortest": "#56B4E9",
     "unaligned": "#56B4E9",  # in runs kept from before `shortest`
     "random": "#F0E442",
-    "surprise": "#882255",
+    "surprise": "#882255",  # of Tol's palette: theirs has no more
     "adaptive": "#009E73",
     "preferred": "#CC79A7",
     "reinforced": "#E69F00",
