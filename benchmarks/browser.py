@@ -25,10 +25,35 @@ ADDRESS = "http://page.invalid/"  # a page needs one to have a storage, as one f
 SANDBOX = "sandbox allow-scripts allow-same-origin; "  # no popups, forms or dialogs
 OPTIONS = ["--headless", "--no-sandbox", "--disable-gpu", *OFFLINE, "--hide-scrollbars", "--window-size=1200,800"]
 OPTIONS += ["--force-webrtc-ip-handling-policy=disable_non_proxied_udp", "--no-first-run", "--remote-debugging-pipe"]
-# Two loads of a page are alike: the same random numbers, and frames by the clock, which is stopped between two steps.
-ALIKE = """{let s = 1; Math.random = () => (s = s * 16807 % 2147483647) / 2147483647}
-window.requestAnimationFrame = f => setTimeout(() => f(performance.now()), 16)
-window.cancelAnimationFrame = clearTimeout"""
+# Two loads of a page are alike: the same random numbers, and a clock that goes on only where `__passTime` is called.
+ALIKE = """{
+let state = 1, now = 0, last = 0
+const timers = new Map(), begun = Date.UTC(2025, 0), wait = ms => Math.max(1, Number(ms) || 0)
+const add = (call, ms, every) => (timers.set(++last, {call, at: now + ms, every}), last)
+Math.random = () => (state = state * 16807 % 2147483647) / 2147483647
+window.setTimeout = (f, ms, ...given) => add(() => f(...given), wait(ms))
+window.setInterval = (f, ms, ...given) => add(() => f(...given), wait(ms), wait(ms))
+window.requestAnimationFrame = f => add(() => f(now), 16)
+window.clearTimeout = window.clearInterval = window.cancelAnimationFrame = id => {timers.delete(id)}
+performance.now = () => now
+Date.now = () => begun + now
+window.Date = new Proxy(Date, {
+  construct: (made, given, as) => Reflect.construct(made, given.length ? given : [begun + now], as),
+  apply: made => new made(begun + now).toString(),
+})
+Object.defineProperty(window, '__passTime', {value: async ms => {
+  const until = now + ms
+  for (;;) {
+    const [id, timer] = [...timers].filter(([, t]) => t.at <= until).sort((a, b) => a[1].at - b[1].at)[0] || []
+    if (!timer) break
+    now = timer.at
+    if (timer.every) timer.at += timer.every; else timers.delete(id)
+    try {timer.call()} catch (error) {reportError(error)}
+    await null
+  }
+  now = until
+}})
+}"""
 CANVAS = "[...document.querySelectorAll('canvas')].map(canvas => canvas.toDataURL()).join('\\n')"
 KEYS = {"ArrowUp": 38, "ArrowLeft": 37}  # whichever way a snake goes, one of them turns it
 STEP = 250  # milliseconds of the page's time before the first key, and after each
@@ -102,13 +127,6 @@ class Chromium:
             raise RuntimeError(f"Chromium refused {method}: {message['error']}")
         return message["result"]
 
-    def pass_time(self, session: str) -> None:
-        """Let STEP of the page's time pass. Raises Hangs."""
-        self.call("Emulation.setVirtualTimePolicy", session, policy="advance", budget=STEP)
-        until = time.monotonic() + PATIENCE
-        while self.hear(until).get("method") != "Emulation.virtualTimeBudgetExpired":
-            pass
-
     def look(self, page: str, keys: bool) -> Look:
         """Load a page from its beginning, with a storage of its own; press KEYS or only wait as long. Raises Hangs."""
         self.page, self.errors = page, []
@@ -118,14 +136,16 @@ class Chromium:
         for domain in ("Runtime", "Page", "Fetch"):
             self.call(f"{domain}.enable", session)
         self.call("Page.addScriptToEvaluateOnNewDocument", session, source=ALIKE)
-        self.call("Emulation.setVirtualTimePolicy", session, policy="pause")
         self.call("Page.navigate", session, url=ADDRESS)
-        self.pass_time(session)
+        until, go_on = time.monotonic() + PATIENCE, {"expression": f"__passTime({STEP})", "awaitPromise": True}
+        while self.hear(until).get("method") != "Page.loadEventFired":
+            pass
+        self.call("Runtime.evaluate", session, **go_on)
         for key, code in KEYS.items():
             for what in ("keyDown", "keyUp") if keys else ():
                 about = {"key": key, "code": key, "windowsVirtualKeyCode": code}
                 self.call("Input.dispatchKeyEvent", session, type=what, **about)
-            self.pass_time(session)
+            self.call("Runtime.evaluate", session, **go_on)
         canvas = self.call("Runtime.evaluate", session, expression=CANVAS)["result"].get("value", "")
         picture = base64.b64decode(self.call("Page.captureScreenshot", session)["data"])
         self.call("Target.disposeBrowserContext", browserContextId=context)

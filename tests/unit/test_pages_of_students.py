@@ -76,6 +76,8 @@ def test_a_page_that_throws_hangs_or_has_no_canvas_is_said_to(pages, tmp_path, m
     assert thrown == {"errors": ["ReferenceError: nope is not defined"], "changed": None}
     late = look(pages, tmp_path, SNAKE.replace("KEYS", KEYS.replace("d = ", "nope.d = ")).replace("LOOP", "step()"))
     assert late["errors"] == ["ReferenceError: nope is not defined"] and late["changed"] is False
+    timed = look(pages, tmp_path, "<!doctype html><script>setInterval(() => {throw Error('late')}, 400)</script>")
+    assert timed["errors"] == ["Error: late"], "once within the time that passes"
     dice = SNAKE.replace("LOOP", "x = crypto.getRandomValues(new Uint8Array(1))[0] % 19; step()").replace("KEYS", "")
     assert look(pages, tmp_path, dice.replace("20 * x", "x + 30"))["changed"] is None, "no two loads are alike"
     assert look(pages, tmp_path, "<!doctype html><script>alert(1); confirm(2)</script>")["errors"] == []

@@ -1,4 +1,4 @@
-"""benchmarks/seconds.py: which problems are asked, what is worked out of the answers, and what a killed run asks anew."""
+"""benchmarks/seconds.py: which problems are asked, what follows from the answers, what a killed run asks anew."""
 
 import json
 import shutil
