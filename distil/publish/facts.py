@@ -135,7 +135,7 @@ def may_say(line: str, section: str, facts: dict) -> tuple[set[float], set[float
         return numbers([sizes, [of.get("tokens_per_answer"), of.get("seconds_per_answer")]]), numbers(shares)
     if gap := re.match(r"- (\S+) minus (\S+):", line):
         rows = [r for r in facts["07_eval/differences.jsonl"] if (r["of"], r["to"]) == gap.groups()]
-        return set(), numbers(rows)
+        return set(), numbers([row[key] for row in rows for key in ("difference", "ci_low", "ci_high")])
     others = {name: content for name, content in facts.items() if name not in (*TABLES, CHECKPOINTS)}
     rests_on = [content for name, content in others.items() if name.startswith(RESTS_ON.get(section, ""))]
     return numbers(rests_on), numbers([result.get("accuracy"), result.get("cut_off")])
