@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.reference_run import claim, kept
-from distil.evaluate import recheck, settings, suites
+from distil.evaluate import metrics, recheck, settings, suites
 from distil.llm.cache import USAGE
 from distil.pipeline import progress
 from distil.publish import facts, leaks
@@ -30,7 +30,7 @@ from distil.workspace.stage import KEPT, RESPONSES, STAGES, run_folder
 
 MOST = 15_000_000  # bytes of all files together
 SAMPLED = "held-out"  # 07's folder of several answers to the held-out problems; one greedy answer lies at its top
-TABLES = (settings.FILE, "results.csv", "results.md", "differences.jsonl")
+TABLES = (settings.FILE, "results.csv", "results.md", metrics.CHECKPOINTS, "differences.jsonl")
 LOGS = ("log.csv", "rewards.csv", "sft.json", "prefer.json", "reinforce.json")
 OF_A_CHAIN = ("id", "problem_id", "style", "n_tokens", "finish_reason", "correct")  # not its text
 
@@ -100,7 +100,7 @@ def measured(folder: Path) -> list[tuple[Path, str]]:
 
 
 def copy_measurement(source: Path, to: Path, judge_again: bool) -> list[str]:
-    """Tables, pictures, problems, and the answers of the students in the table.
+    """Tables, pictures, problems, and the answers of the checkpoints in the table.
 
     Returns the answers that count otherwise now, a line each, if they are judged again; the tables are then made anew.
     """

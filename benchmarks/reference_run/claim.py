@@ -10,19 +10,24 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from distil.evaluate import recheck, settings
-from distil.evaluate.metrics import shares, speed
+from distil.evaluate import metrics, recheck, settings
+from distil.evaluate.metrics import speed
+from distil.evaluate.recipes import by_recipe, paired
 from distil.models.published import TEACHER
 from distil.workspace.errors import StageError
 from distil.workspace.files import read_csv
 from distil.workspace.rows import Completion
 from distil.workspace.stage import STAGES
-from distil.workspace.statistics import difference
 
 AGAINST = ("base", "slow", "fast", TEACHER)  # whom the other students are set against
 OF_WHAT = (  # the intervals are
     "All intervals are at 95%, over questions and paired by question, of these checkpoints: one training seed each"
 )
+OVER_SEEDS = (  # they are where there are several seeds
+    "All intervals are at 95%, over seeds and questions and paired by question: {seeds} training seeds each, where not "
+    "one is said"
+)
+WORDS = {2: "two", 3: "three", 4: "four", 5: "five"}
 COSTS = ("stage", "minutes", "noted_minutes", "kept_minutes", "peak_ram_gb", "peak_vram_gb", "gpu", "cores", "commit")
 
 
@@ -32,24 +37,26 @@ def measurements(folder: Path) -> list[Path]:
 
 
 def students(folder: Path) -> list[str]:
-    """The students of a measurement, in the order of its table. Raises StageError if there is no table."""
+    """The checkpoints of a measurement, in the order of its table. Raises StageError if there is no table."""
     if not (folder / "results.csv").exists():
         raise StageError(
             f"{folder / 'results.csv'} is missing, and says who was measured: run 07_eval again, or fetch the file anew"
         )
-    return [str(row["student"]) for row in read_csv(folder / "results.csv")]
+    each = folder / metrics.CHECKPOINTS
+    return [str(row["student"]) for row in read_csv(each if each.exists() else folder / "results.csv")]
 
 
 def answers(folder: Path) -> dict[str, list[Completion]]:
-    """The kept answers of each student. Raises StageError if a file is missing or damaged."""
+    """The kept answers of each checkpoint. Raises StageError if a file is missing or damaged."""
     return {name: recheck.rows(folder / "completions" / f"{name}.jsonl", Completion) for name in students(folder)}
 
 
 def claim(folder: Path) -> dict:
     """What the main measurement shows, and what the run cost, for `claim.json`.
 
-    `against` holds, for each of `AGAINST` that was measured, every other student: how many times fewer tokens and
-    seconds an answer, and accuracy minus its own with the 95% interval, paired by question. `recovered` is accuracy
+    All of it goes by recipe, over its training seeds. `against` holds, for each of `AGAINST` that was measured, every
+    other that has a seed in common with it: how many times fewer tokens and seconds an answer, and accuracy minus its
+    own with the 95% interval, paired by question, and over seeds where there are several. `recovered` is accuracy
     over the teacher's: over that of its row in the same table; without one over the share of its chains of each style
     that are right, on training problems, which only stands in for it. `turns`: were slow chains made in several?
     `answered_before` counts the answers that 01 had when it last started, whose minutes are in nobody's count;
@@ -58,33 +65,38 @@ def claim(folder: Path) -> dict:
     """
     asked, given = recheck.content(folder / settings.FILE), answers(folder)
     results = read_csv(folder / "results.csv")
-    if missing := {"fast", "slow"} - set(given):
+    names = list(by_recipe(given))
+    if missing := {"fast", "slow"} - set(names):
         raise StageError(
             f"{folder / 'results.csv'} has no row {' and '.join(sorted(missing))}: nothing can be claimed; measure "
             "both in 07 (students=...)"
         )
-    right = {name: shares(rows) for name, rows in given.items()}
+    both = paired(given, "slow", "fast")
+    if not both:
+        raise StageError(
+            f"{folder / 'results.csv'}: fast and slow have no training seed in common: measure both of one"
+        )
     against = {}
     for other in AGAINST:
-        if other in given:
+        if other in names:
             gains = {row.pop("student"): row for row in speed(results, other)}
             against[other] = {
-                name: gains[name] | shortened(difference(right[name], right[other], asked["seed"]))
-                for name in given
-                if name != other
+                name: gains[name] | shortened(found)
+                for name in names
+                if name != other and (found := metrics.gap(given, name, other, asked["seed"]))
             }
     accuracy = {row["student"]: row["accuracy"] for row in results}
     teacher = teachers(folder, accuracy)
     spent = costs(folder)
     return {
         "suite": asked["suite"],
-        "problems": len(right["fast"]),
+        "problems": len({row.id for row in given[both[0][1]]}),
         "samples": asked["samples"],
         "max_new_tokens": asked["max_new_tokens"],
         "turns": recheck.content(folder / "01_collect" / "meta.json")["params"].get("turns", False),
         "commits": list(dict.fromkeys(row["commit"] for row in spent if row["commit"])),
         "against": against,
-        "ended": ended(given["slow"], given["fast"]),
+        "ended": ended(*([row for name in of_seeds for row in given[name]] for of_seeds in zip(*both, strict=True))),
         "teacher": teacher,
         "recovered": {
             name: {way: round(value / theirs, 4) for way, theirs in teacher["accuracy"].items() if theirs}
@@ -107,8 +119,13 @@ def ended(slow: list[Completion], fast: list[Completion]) -> dict:
 
 
 def shortened(gap: dict) -> dict:
-    """A difference without the digits that another machine may compute otherwise."""
-    return {key: round(value, 6) for key, value in gap.items()}
+    """A difference without the digits that another machine may compute otherwise, and without `tokens_ratio`, which
+    `speed` has said."""
+    digits = {key: gap[key] for key in gap if key != "tokens_ratio"}
+    return {
+        key: [round(one, 6) for one in value] if isinstance(value, list) else round(value, 6)
+        for key, value in digits.items()
+    }
 
 
 def teachers(folder: Path, accuracy: dict[str, float]) -> dict:
@@ -173,7 +190,7 @@ def sentences(shown: dict) -> list[str]:
     said = [
         f"fast against slow{made}: {fast['tokens_gain']:.1f} times fewer tokens and {fast['seconds_gain']:.1f} times "
         f"fewer seconds an answer, accuracy {points(fast)}",
-        OF_WHAT,
+        OVER_SEEDS.format(seeds=WORDS.get(fast["seeds"], fast["seeds"])) if "seeds" in fast else OF_WHAT,
     ]
     alone = shown["ended"]
     if alone["pairs"]:
@@ -181,8 +198,13 @@ def sentences(shown: dict) -> list[str]:
             f"in the {alone['pairs']:,} of {alone['of']:,} pairs of answers that both ended by themselves "
             f"{alone['tokens_gain']:.1f} times fewer tokens"
         )
-    said += [f"fast minus {other}: {points(against[other]['fast'])}" for other in ("base", TEACHER) if other in against]
-    said += [f"{name} minus fast: {points(gap)}" for name, gap in against["fast"].items() if name not in AGAINST]
+    one = ", one training seed" if "seeds" in fast else ""
+
+    def told(gap: dict) -> str:
+        return points(gap) + ("" if "seeds" in gap else one)
+
+    said += [f"fast minus {other}: {told(against[other]['fast'])}" for other in ("base", TEACHER) if other in against]
+    said += [f"{name} minus fast: {told(gap)}" for name, gap in against["fast"].items() if name not in AGAINST]
     for way, share in shown["recovered"]["fast"].items():
         chains = f"share of right {way} chains on training problems"
         said.append(f"fast has {share:.0%} of the teacher's {chains if TEACHER not in against else 'accuracy'}")

@@ -1,20 +1,32 @@
-"""Accuracy, tokens and time of students, with intervals."""
+"""Accuracy, tokens and time of students, with intervals.
+
+Answers are given by checkpoint, `fast` and `fast@1`; tables and figures go by recipe, over its checkpoints: over the
+training seeds that were measured.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from distil.evaluate import settings
+from distil.evaluate.recipes import Answers, by_recipe, mean, paired
 from distil.verify.answers import extract_boxed, normalise_answer
 from distil.workspace.files import write_csv, write_text
 from distil.workspace.rows import Completion, Problem
-from distil.workspace.statistics import difference, interval, majority_at_k, pass_at_k
+from distil.workspace.statistics import (
+    difference_over_seeds,
+    interval,
+    majority_at_k,
+    pass_at_k,
+    seeds_and_questions,
+)
 
 COMPARED = (  # beside each student and the base; `unaligned` is of runs kept from before `shortest`
     ("fast", "slow"), ("fast", "shortest"), ("fast", "unaligned"), ("adaptive", "fast"), ("shortest", "random"),
     ("surprise", "shortest"),
 )  # fmt: skip
+CHECKPOINTS = "by_checkpoint.csv"  # beside `results.csv`, a row a checkpoint, where one is called by its seed
 
 
 def by_question(rows: Sequence[Completion]) -> list[list[Completion]]:
@@ -92,32 +104,78 @@ def summarise(student: str, rows: Sequence[Completion], seed: int = 0) -> dict:
     }
 
 
-def by_difficulty(
-    answers: Mapping[str, Sequence[Completion]], problems: Sequence[Problem]
-) -> dict[str, list[tuple[float, float]]]:
+def curves(answers: Answers, seed: int = 0) -> dict[str, list[tuple[int, float, float]]]:
+    """The `curve` of each recipe, the mean of those of its checkpoints."""
+    found = {}
+    for recipe, each in by_recipe(answers).items():
+        points = zip(*(curve(rows, seed) for rows in each), strict=True)
+        found[recipe] = [(of_k[0][0], mean(p for _, p, _ in of_k), mean(m for _, _, m in of_k)) for of_k in points]
+    return found
+
+
+def by_checkpoint(answers: Answers, seed: int = 0) -> list[dict]:
+    """The rows of `by_checkpoint.csv`, or of `results.csv` where no checkpoint is called by its seed."""
+    return [summarise(name, rows, seed) for name, rows in answers.items()]
+
+
+def results(answers: Answers, seed: int = 0) -> list[dict]:
+    """The rows of `results.csv`, one a recipe; with `seeds` and `by_seed` if a checkpoint is called by its seed."""
+    found = by_recipe(answers)
+    if found.keys() == answers.keys():
+        return by_checkpoint(answers, seed)
+    return [over_seeds(recipe, each, seed) for recipe, each in found.items()]
+
+
+def over_seeds(recipe: str, checkpoints: Sequence[Sequence[Completion]], seed: int) -> dict:
+    """One row of `results.csv` for a recipe: `summarise` of all answers, pass@k and majority@k means over checkpoints.
+
+    `seeds` counts its checkpoints, `by_seed` says the accuracy of each. The interval of several is over seeds and
+    questions, and at least the one over questions, which is wider on one side where next to nothing is right.
+    """
+    alone = [summarise(recipe, rows, seed) for rows in checkpoints]
+    by_seed = [mean(shares(rows)) for rows in checkpoints]
+    row, told = alone[0], {"seeds": len(alone), "by_seed": " ".join(f"{accuracy:.4g}" for accuracy in by_seed)}
+    if len(alone) > 1:
+        together = [answer for rows in checkpoints for answer in rows]
+        row = summarise(recipe, together, seed)
+        questions = interval(shares(together), seed)
+        low, high = seeds_and_questions(by_seed, *questions)
+        row |= {"ci_low": round(max(0.0, min(low, questions[0])), 4), "samples": alone[0]["samples"]}
+        row |= {"ci_high": round(min(1.0, max(high, questions[1])), 4)}
+        row |= {key: round(mean(one[key] for one in alone), 4) for key in ("pass_at_k", "majority_at_k")}
+    return row | told
+
+
+def by_difficulty(answers: Answers, problems: Sequence[Problem]) -> dict[str, list[tuple[float, float]]]:
     """For each student a point a family of problems, the easiest first: (wrong answers of all students in percent, its
     own mean tokens an answer). Whoever thinks as long as a problem needs has a line that rises."""
     import numpy as np
 
     task = {problem.id: problem.task for problem in problems}
 
-    def mean(names: Iterable[str], field: str, family: str) -> float:
+    def mean_of(names: Iterable[str], field: str, family: str) -> float:
         return float(
             np.mean([getattr(row, field) for name in names for row in answers[name] if task[row.id] == family])
         )
 
-    hardness = {family: 100 * (1 - mean(answers, "correct", family)) for family in dict.fromkeys(task.values())}
+    hardness = {family: 100 * (1 - mean_of(answers, "correct", family)) for family in dict.fromkeys(task.values())}
     order = sorted(hardness, key=hardness.__getitem__)
-    return {name: [(hardness[family], mean([name], "n_tokens", family)) for family in order] for name in answers}
+    return {name: [(hardness[family], mean_of([name], "n_tokens", family)) for family in order] for name in answers}
 
 
-def write_results(results: Sequence[dict], path: Path) -> None:
-    """`results.csv`, and beside it `results.md`, the table a person reads; it ends with what `asked.json` there says is
-    not as published."""
-    write_csv(path, results, list(results[0]))
-    apart = settings.not_as_published(path.parent)
+def write_results(results: Sequence[dict], checkpoints: Sequence[dict], folder: Path) -> list[str]:
+    """Write `results.csv`, and `by_checkpoint.csv` where that says more; returns the names of all files.
+
+    `results.md` is the table a person reads; it ends with what `asked.json` there says is not as published.
+    """
+    write_csv(folder / "results.csv", results, list(results[0]))
+    more = [row["student"] for row in checkpoints] != [row["student"] for row in results]
+    if more:
+        write_csv(folder / CHECKPOINTS, checkpoints, list(checkpoints[0]))
+    apart = settings.not_as_published(folder)
     note = f"\nNot to be set beside published scores as it is: {apart}.\n" if apart else ""
-    write_text(path.with_suffix(".md"), markdown(results) + note)
+    write_text(folder / "results.md", markdown(results) + note)
+    return ["results.csv", "results.md"] + [CHECKPOINTS] * more
 
 
 def duration(seconds: float) -> str:
@@ -133,22 +191,44 @@ def markdown(results: Sequence[dict]) -> str:
     ]
     for row in results:
         lines.append(
-            f"| {row['student']} | {row['accuracy']:.1%} ({row['ci_low']:.1%} to {row['ci_high']:.1%}) "
+            f"| {row['student']}{over(row)} | {row['accuracy']:.1%} ({row['ci_low']:.1%} to {row['ci_high']:.1%}) "
             f"| {row['tokens_per_answer']:.0f} | {duration(row['seconds_per_answer'])} | {row['cut_off']:.0%} "
             f"| {row['no_answer']:.0%} |"
         )
     return "\n".join(lines) + "\n"
 
 
-def differences(answers: dict[str, Sequence[Completion]], seed: int) -> list[dict]:
-    """{of, to, difference, ci_low, ci_high} of each student to the base, and of the pairs `COMPARED` that are there.
+def over(row: dict) -> str:
+    """How many seeds a row is over, in words; empty for one."""
+    return f" ({row['seeds']} seeds)" if row.get("seeds", 1) > 1 else ""
 
-    The intervals are over questions: they are about these checkpoints, not about other training seeds.
+
+def differences(answers: Answers, seed: int) -> list[dict]:
+    """{of, to} and `gap` of each recipe to the base, and of the pairs `COMPARED` that are there.
+
+    A pair without a training seed in common is left out.
     """
-    right = {name: shares(rows) for name, rows in answers.items()}
-    pairs = [(name, "base") for name in right if name != "base" and "base" in right]
-    pairs += [pair for pair in COMPARED if set(pair) <= set(right)]
-    return [{"of": a, "to": b, **difference(right[a], right[b], seed)} for a, b in pairs]
+    names = list(by_recipe(answers))
+    pairs = [(name, "base") for name in names if name != "base" and "base" in names]
+    pairs += [pair for pair in COMPARED if set(pair) <= set(names)]
+    return [{"of": a, "to": b, **found} for a, b in pairs if (found := gap(answers, a, b, seed))]
+
+
+def gap(answers: Answers, of: str, to: str, seed: int) -> dict | None:
+    """{difference, ci_low, ci_high, tokens_ratio}: accuracy of a recipe minus another's; None without a common seed.
+
+    `tokens_ratio` is the mean tokens of an answer of `to` over those of `of`. The interval of one seed is over
+    questions: it is about these checkpoints. Of several, it is over seeds and questions; their number (`seeds`),
+    `by_seed` and `over_questions` are there then.
+    """
+    pairs = paired(answers, of, to)
+    if not pairs:
+        return None
+    ours, theirs = ([answers[name] for name in names] for names in zip(*pairs, strict=True))
+    found = difference_over_seeds([shares(rows) for rows in ours], [shares(rows) for rows in theirs], seed)
+    tokens = [mean(row.n_tokens for rows in given for row in rows) for given in (theirs, ours)]
+    seeds = {"seeds": len(pairs)} if len(pairs) > 1 else {}
+    return found | seeds | {"tokens_ratio": round(tokens[0] / tokens[1], 4)}
 
 
 def speed(results: Sequence[dict], against: str) -> list[dict]:

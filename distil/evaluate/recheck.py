@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from distil.evaluate import metrics, settings
+from distil.evaluate import metrics, recipes, settings
 from distil.evaluate.answers import Verdicts, judged, key_of
 from distil.evaluate.suites import measured
 from distil.workspace import plots
@@ -138,15 +138,16 @@ def stored(file: Path, problems: Sequence[Problem], samples: int) -> list[Comple
 def work_out(
     answers: dict[str, list[Completion]], problems: list[Problem], out: Path, *, seed: int, samples: int
 ) -> None:
-    """The tables and figures that 07 makes of answers."""
-    results = [metrics.summarise(name, rows, seed) for name, rows in answers.items()]
-    metrics.write_results(results, out / "results.csv")
+    """The tables and figures that 07 makes of answers, which are given by checkpoint."""
+    results, each = metrics.results(answers, seed), metrics.by_checkpoint(answers, seed)
+    together = recipes.pooled(answers)
+    metrics.write_results(results, each, out)
     write_jsonl(out / "differences.jsonl", metrics.differences(answers, seed))
-    plots.accuracy_tokens(results, out / "accuracy_tokens")
-    plots.answer_tokens(answers, out / "tokens")
-    plots.difficulty(metrics.by_difficulty(answers, problems), out / "difficulty")
+    plots.accuracy_tokens(results, each, out / "accuracy_tokens")
+    plots.answer_tokens(together, out / "tokens")
+    plots.difficulty(metrics.by_difficulty(together, problems), out / "difficulty")
     if samples > 1:
-        plots.pass_at_k({name: metrics.curve(rows, seed) for name, rows in answers.items()}, out / "pass_at_k")
+        plots.pass_at_k(metrics.curves(answers, seed), out / "pass_at_k")
 
 
 def headless() -> None:

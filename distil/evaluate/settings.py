@@ -16,7 +16,13 @@ from distil.workspace.stage import Stage
 
 FILE = "asked.json"
 FIGURES = ("accuracy_tokens", "tokens", "difficulty", "pass_at_k")
-SHOWN = ("results.csv", "results.md", "differences.jsonl", "README.md")  # and the figures: all follows from answers
+SHOWN = (
+    "results.csv",
+    "results.md",
+    "by_checkpoint.csv",
+    "differences.jsonl",
+    "README.md",
+)  # and the figures: all follows from answers
 
 
 def pin(suite: str, source: dict, problems: Sequence[Problem], student_format: str = "plain", **asked: object) -> dict:

@@ -6,14 +6,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from distil.evaluate import published_scores
-from distil.evaluate.metrics import by_question, duration, shares, speed
+from distil.evaluate.metrics import by_question, duration, over, shares, speed
 from distil.workspace.rows import Completion, Problem
 
 Table = tuple[list[str], Sequence[Sequence[str]]]
 
 
 def results(rows: Sequence[dict]) -> Table:
-    """Accuracy with its interval, tokens, what did not end well; with several answers a question pass@k, majority@k."""
+    """Accuracy with its interval, tokens, what did not end well; with several answers a question pass@k, majority@k.
+
+    The rows of several training seeds say how many there are.
+    """
     columns = ["student", "accuracy", "95% interval", "tokens", "median", "p95", "cut off", "no answer"]
     several = rows[0]["samples"]
     best = [f"pass@{several}", f"majority@{several}"] if several > 1 else []
@@ -23,17 +26,18 @@ def results(rows: Sequence[dict]) -> Table:
         more = [f"{r[key]:.1%}" for key in ("pass_at_k", "majority_at_k")] if best else []
         interval = f"{r['ci_low']:.1%} to {r['ci_high']:.1%}"
         ends = [f"{r[key]:.0%}" for key in ("cut_off", "no_answer")]
-        body.append([r["student"], f"{r['accuracy']:.1%}", interval, *tokens, *ends, *more])
+        body.append([f"{r['student']}{over(r)}", f"{r['accuracy']:.1%}", interval, *tokens, *ends, *more])
     return columns + best, body
 
 
 def gaps(rows: Sequence[dict]) -> Table:
-    """Differences of accuracy, {of, to, difference, ci_low, ci_high}, in points."""
+    """Differences of accuracy in points, with what the interval is over, and how many times fewer tokens."""
     body = []
     for r in rows:
         gain, low, high = (f"{100 * r[key]:+.1f}" for key in ("difference", "ci_low", "ci_high"))
-        body.append([f"{r['of']} - {r['to']}", gain, f"{low} to {high}"])
-    return ["difference", "points", "95% interval, of these checkpoints"], body
+        of_what = f"over {r['seeds']} seeds and questions" if "seeds" in r else "of these checkpoints"
+        body.append([f"{r['of']} - {r['to']}", gain, f"{low} to {high}, {of_what}", f"{r['tokens_ratio']:.1f}x"])
+    return ["difference", "points", "95% interval", "fewer tokens"], body
 
 
 def speeds(rows: Sequence[dict], against: str) -> Table:

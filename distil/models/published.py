@@ -15,9 +15,8 @@ from distil.workspace.environment import quiet
 from distil.workspace.errors import StageError
 from distil.workspace.files import local, read_csv
 from distil.workspace.stage import Stage
-from distil.workspace.students import home
-
-TEACHER = "teacher"  # a row of 07 that only a server answers for: its weights are none of this run's
+from distil.workspace.students import TEACHER, home, recipe_of
+from distil.workspace.students import check as check_names
 
 
 @cache
@@ -49,6 +48,12 @@ def check(students: str, engine: str) -> None:
     names = students.split(",")
     if not all(names) or len({*names}) < len(names):
         raise StageError(f"students={students!r}: name each row of the table once, separated by commas, without blanks")
+    check_names(names)
+    for name in names:
+        if name != recipe_of(name) in published():
+            raise StageError(
+                f"student {name!r}: {recipe_of(name)} was published, and has no seed to choose: leave it out"
+            )
     if TEACHER in students.split(",") and engine != VLLM and "://" not in engine:
         raise StageError(
             f"students={students}: the {TEACHER} answers through a server only: give engine=vllm, or serve its model "

@@ -26,6 +26,8 @@ from distil.verify.registry import verifiable
 from distil.workspace.environment import root
 from distil.workspace.errors import StageError
 from distil.workspace.profiles import DISK_GB
+from distil.workspace.students import check as check_names
+from distil.workspace.students import recipe_of
 
 # the roles that a stage asks, each with the parameter that says how many tokens an answer may have
 BUDGETS = {
@@ -121,7 +123,8 @@ def check_students(stages: list[str], values: dict[str, dict]) -> None:
     """Raise StageError for students that no stage will make.
 
     Rows of one's own make one student, and only 04 and 07 know what to do with it. Without slow chains there is no
-    slow student, and without the parameter `surprise` none of that name.
+    slow student, and without the parameter `surprise` none of that name. A student of another seed is made by 04 or
+    by nobody.
     """
     if "04_finetune" not in stages:
         return
@@ -133,10 +136,20 @@ def check_students(stages: list[str], values: dict[str, dict]) -> None:
             "train=FILE needs no other stage than 04: give --from 04 --to 04, then measure its student, which is named "
             "after the file, with --from 07 --set 07_eval.students=base,NAME"
         )
+    made = values["04_finetune"]["students"].split(",")
+    if not values["04_finetune"]["train"]:
+        check_names(made, values["04_finetune"]["seed"])
+    for stage, parameter in (("05_prefer", "start_from"), ("06_reinforce", "start_from"), ("07_eval", "students")):
+        for name in values[stage][parameter].split(",") if stage in stages else ():
+            if name != recipe_of(name) and name not in made:
+                raise StageError(
+                    f"{stage}.{parameter} names {name}, which no stage will make: leave it out, or name a student "
+                    f"of 04_finetune.students={','.join(made)}, to which seeds are added as in {made[0]}@1"
+                )
     first = values["01_collect"]
     if "01_collect" in stages and first["slow_teacher"] == roles.NONE and not first["chains"]:
         for stage in ("04_finetune", "07_eval"):
-            if stage in stages and "slow" in values[stage]["students"].split(","):
+            if stage in stages and "slow" in map(recipe_of, values[stage]["students"].split(",")):
                 raise StageError(
                     f"slow_teacher=none leaves no chains for the student slow of {stage}.students: leave it out, as in "
                     f"--set {stage}.students=fast"

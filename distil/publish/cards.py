@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from distil.evaluate.metrics import markdown
 from distil.evaluate.published_scores import benchmarks, label
 from distil.llm.prompts import format_turns, student_messages
-from distil.publish.facts import ASKED, LEVEL, command, roles_told, unbacked
+from distil.publish.facts import ASKED, CHECKPOINTS, LEVEL, checkpoints, command, roles_told, unbacked
 from distil.publish.licences import licence, terms
 from distil.workspace.errors import StageError
-from distil.workspace.students import PLACES, home
+from distil.workspace.students import PLACES, home, recipe_of
 
 if TYPE_CHECKING:
     from huggingface_hub import CardData, ModelCardData
@@ -87,7 +87,7 @@ def model_card(facts: dict, student: str, repository: str, data_set: str | None 
 
     `data_set` is the repository of its training sets, None if they are not published.
     """
-    results = facts["07_eval/results.csv"]
+    results = checkpoints(facts)
     rows = [row for row in results if row["student"] == student]
     if not rows:
         raise StageError(f"07_eval/results.csv has no row {student!r}: measure a student before it is published")
@@ -110,7 +110,8 @@ def model_card(facts: dict, student: str, repository: str, data_set: str | None 
         whole=whole,
         adapter=adapter,
         table=markdown(results),
-        gaps=[gap for gap in facts["07_eval/differences.jsonl"] if student in (gap["of"], gap["to"])],
+        gaps=[gap for gap in facts["07_eval/differences.jsonl"] if recipe_of(student) in (gap["of"], gap["to"])],
+        several=CHECKPOINTS in facts,
         result=rows[0],
         evaluated=facts[ASKED],
         tuned=tuned,
@@ -127,7 +128,7 @@ def model_card(facts: dict, student: str, repository: str, data_set: str | None 
 
 
 def student_data(facts: dict, rows: list[dict], repository: str, data_set: str | None, *, whole: bool) -> ModelCardData:
-    """The front matter of a student's card: its base and licence, and its rows of results.csv as the Hub reads them."""
+    """The front matter of a student's card: its base and licence, and its row of results as the Hub reads it."""
     from huggingface_hub import EvalResult
 
     asked = {k: v for k, v in facts[ASKED]["params"].items() if k in ("max_new_tokens", "batch_size", "seed")}
@@ -167,7 +168,7 @@ def benchmark_file(facts: dict, student: str) -> tuple[str, str] | None:
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
     suite = problems_of(facts)
-    row = next(row for row in facts["07_eval/results.csv"] if row["student"] == student)
+    row = next(row for row in checkpoints(facts) if row["student"] == student)
     known = benchmarks().get(suite.removeprefix("hub:"))
     if not suite.startswith("hub:") or known is None or known["task"] is None or row["n"] != known["questions"]:
         return None

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from distil.evaluate import settings
+from distil.evaluate import metrics, settings
 from distil.evaluate.seen import SETS
 from distil.llm.roles import ROLES
 from distil.workspace.environment import root
@@ -20,7 +20,9 @@ from distil.workspace.stage import STAGES, notebook_path, run_folder
 
 ASKED = f"07_eval/{settings.FILE}"
 LEVEL = "95%"  # of every interval; the one number of a card that is no measurement
-TABLES = ("07_eval/results.csv", "07_eval/differences.jsonl")
+RESULTS = "07_eval/results.csv"
+CHECKPOINTS = f"07_eval/{metrics.CHECKPOINTS}"  # where a recipe has several: a card is of one of them
+TABLES = (RESULTS, "07_eval/differences.jsonl")
 SHARES = ("accuracy", "ci_low", "ci_high", "cut_off", "no_answer")  # that a table shows in percent
 RESTS_ON = {  # the sections of cards and the files that their sentences tell of
     "Results": (ASKED, "result"),
@@ -47,11 +49,12 @@ def read(run: str, base_name: str = "") -> dict[str, Any]:
     for stage in ("01_collect", "03_judge", "04_finetune", "07_eval"):
         if "params" not in found.get(ASKED if stage == "07_eval" else f"{stage}/meta.json", {}):
             raise StageError(f"{folder / stage / 'meta.json'} is missing: run {stage} before a card is written")
-    for name in TABLES:
+    tables = (*TABLES, CHECKPOINTS) if (folder / CHECKPOINTS).exists() else TABLES
+    for name in tables:
         if not (folder / name).exists():
             raise StageError(f"{folder / name} is missing: a card has no number without a file; run 07_eval")
         unchanged(run, name, found)
-    found["07_eval/results.csv"] = read_csv(folder / "07_eval/results.csv")
+    found |= {name: read_csv(folder / name) for name in tables if name.endswith(".csv")}
     found["07_eval/differences.jsonl"] = read_jsonl(folder / "07_eval/differences.jsonl")
     for name in (f"03_judge/{part}/{kind}.jsonl" for kind in SETS for part in ("train", "valid")):
         if (folder / name).exists():
@@ -63,6 +66,11 @@ def read(run: str, base_name: str = "") -> dict[str, Any]:
     state = root() / "papermill_runs" / run / "run.json"
     found["run.json"] = {"profile": json.loads(state.read_bytes()).get("profile", "cpu") if state.exists() else "cpu"}
     return found
+
+
+def checkpoints(facts: dict) -> list[dict]:
+    """What was measured of each checkpoint, rows like those of results.csv."""
+    return facts.get(CHECKPOINTS, facts[RESULTS])
 
 
 def is_folder(model: str) -> bool:
@@ -115,20 +123,20 @@ def unbacked(card: str, facts: dict[str, object]) -> list[str]:
 def may_say(line: str, section: str, facts: dict) -> tuple[set[float], set[float]]:
     """(values as they are, values in percent or points) that a line in a section of a card may say.
 
-    A row of a table rests on that student's row of results.csv, or on the sizes of that training set; a difference on
+    A row of a table rests on that student's row of `checkpoints`, or on the sizes of that training set; a difference on
     its row of differences.jsonl; any other line on the files of its section (`RESTS_ON`; all, where none are named),
-    and of results.csv on `result`, the row of the student that the card is of.
+    and of results on `result`, the row of the student that the card is of.
     """
     result = facts.get("result", {})
     if row := re.match(r"\| ([^|]+) \|", line):
-        of = next((r for r in facts["07_eval/results.csv"] if r["student"] == row[1]), {})
+        of = next((r for r in checkpoints(facts) if r["student"] == row[1]), {})
         sizes = [facts.get(f"03_judge/{part}/{row[1]}.jsonl") for part in ("train", "valid")]
         shares = {key: value for key, value in of.items() if key in SHARES}
         return numbers([sizes, [of.get("tokens_per_answer"), of.get("seconds_per_answer")]]), numbers(shares)
     if gap := re.match(r"- (\S+) minus (\S+):", line):
         rows = [r for r in facts["07_eval/differences.jsonl"] if (r["of"], r["to"]) == gap.groups()]
-        return set(), numbers(rows)
-    others = {name: content for name, content in facts.items() if name not in TABLES}
+        return set(), numbers([row[key] for row in rows for key in ("difference", "ci_low", "ci_high")])
+    others = {name: content for name, content in facts.items() if name not in (*TABLES, CHECKPOINTS)}
     rests_on = [content for name, content in others.items() if name.startswith(RESTS_ON.get(section, ""))]
     return numbers(rests_on), numbers([result.get("accuracy"), result.get("cut_off")])
 

@@ -16,7 +16,7 @@ from distil.models.published import own, token
 from distil.publish import hub_api
 from distil.publish.cards import benchmark_file, model_card
 from distil.publish.data_cards import data_card, reward_card
-from distil.publish.facts import SETS, is_folder, read, unchanged
+from distil.publish.facts import CHECKPOINTS, RESULTS, SETS, TABLES, is_folder, read, unchanged
 from distil.publish.layout import Upload, lay_out, merge
 from distil.workspace.errors import StageError
 from distil.workspace.files import read_csv, write_text
@@ -24,7 +24,6 @@ from distil.workspace.stage import read_meta, run_folder
 from distil.workspace.students import home
 
 EXTRAS = ("merged", "reward", "data")
-EVIDENCE = ("results.csv", "differences.jsonl")
 EXAMPLE = "OWNER/NAME"  # stands for a repository where nothing is to be pushed
 
 
@@ -156,7 +155,8 @@ def plan(
                 card = reward_card(facts, place)
             else:
                 card = model_card(facts, student, place, data_set, merged=word == "merged")
-                sources += [(f"results/{name}", run_folder(run) / "07_eval" / name) for name in EVIDENCE]
+                tables = [name for name in (*TABLES, CHECKPOINTS) if name in facts]
+                sources += [(f"results/{Path(name).name}", run_folder(run) / name) for name in tables]
                 result = benchmark_file(facts, student)
                 extra = dict([result]) if result else {}
             source = merge(run, source, place) if word == "merged" else source
@@ -187,10 +187,11 @@ def push(run: str, what: str, repository: str, dry_run: bool, base_name: str = "
 
     Raises what `check`, `plan` and `send` raise.
     """
-    results = run_folder(run) / "07_eval" / "results.csv"
+    results = run_folder(run) / RESULTS
     if not results.exists():
         raise StageError(f"{results} is missing: run 07_eval for run {run!r} before its students are published")
-    students = ",".join(row["student"] for row in read_csv(results))
+    each = run_folder(run) / CHECKPOINTS
+    students = ",".join(row["student"] for row in read_csv(each if each.exists() else results))
     if not dry_run:
         check(what, repository, students, run, base_name)
     uploads = plan(run, what, repository, students, base_name)

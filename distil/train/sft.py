@@ -23,6 +23,7 @@ from distil.workspace.errors import StageError
 from distil.workspace.files import digest, read_jsonl
 from distil.workspace.rows import Row, TrainingRow
 from distil.workspace.stage import needed, run_folder
+from distil.workspace.students import check, recipe_of, seed_of
 
 N_VALID = 32  # validation rows looked at, at most: a sample of all
 
@@ -127,7 +128,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """What notebook 04 does for one student, on several GPUs; the notebook then finds it done."""
     parser = argparse.ArgumentParser(prog="accelerate launch -m distil.train.sft", description=main.__doc__)
     parser.add_argument("run", help="01 to 03 are done in it, unless --train names a file")
-    parser.add_argument("set", help="a training set of 03 (fast, slow, shortest, ...), or the student of --train")
+    parser.add_argument(
+        "set", help="a training set of 03 (fast, slow, shortest, ...), also SET@SEED; or the student of --train"
+    )
     parser.add_argument("--train", default="", help="a file of your own, as 04's parameter train")
     parser.add_argument("--student", required=True, help="a Hub id or a local folder")
     parser.add_argument("--epochs", type=float, default=0.0)
@@ -147,11 +150,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     run, name, file = asked.pop("run"), asked.pop("set"), asked.pop("train")
     try:
         if file:
+            name = own_rows.student_name(name, file)
             rows, valid = own_rows.read_split(file, asked["student_format"], asked["seed"])
         else:
-            rows, valid = (
-                read_jsonl(needed(run, f"03_judge/{part}/{name}.jsonl"), TrainingRow) for part in ("train", "valid")
-            )
+            check([name])
+            asked["seed"] = seed_of(name, asked["seed"])
+            files = (needed(run, f"03_judge/{part}/{recipe_of(name)}.jsonl") for part in ("train", "valid"))
+            rows, valid = (read_jsonl(file, TrainingRow) for file in files)
         result = sft(rows, valid, asked.pop("student"), run_folder(run) / "04_finetune" / name, **asked)
     except StageError as error:
         raise SystemExit(f"distil.train.sft: {error}") from None

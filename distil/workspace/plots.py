@@ -8,6 +8,7 @@ from pathlib import Path
 
 from distil.workspace.files import write_csv
 from distil.workspace.rows import AlignedChain, Completion
+from distil.workspace.students import recipe_of
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; a name keeps its colour in every picture
 COLOURS = {
@@ -33,7 +34,7 @@ MORE = ["#CC79A7", "#E69F00", "#000000", "#F0E442"]
 
 
 def colour(name: str, number: int) -> str:
-    return COLOURS.get(name, MORE[number % len(MORE)])
+    return COLOURS.get(recipe_of(name), MORE[number % len(MORE)])
 
 
 def figure(title: str, xlabel: str, ylabel: str):
@@ -83,7 +84,7 @@ def token_histogram(groups: Mapping[str, Sequence[int]], title: str, path: Path)
 
 
 def answer_tokens(answers: Mapping[str, Sequence[Completion]], path: Path) -> None:
-    """Tokens an answer of the students that 07 is about, `IN_HISTOGRAM`, where they were asked."""
+    """Tokens an answer of the recipes that 07 is about, `IN_HISTOGRAM`, where they were asked."""
     shown = {name: [row.n_tokens for row in answers[name]] for name in IN_HISTOGRAM if name in answers}
     token_histogram(shown, "answers of the students", path)
 
@@ -139,8 +140,11 @@ def curves(
     save(fig, path, ("series", xlabel, ylabel), rows)
 
 
-def accuracy_tokens(results: Sequence[dict], path: Path) -> None:
-    """Accuracy with its 95% interval against mean tokens an answer, a point a student."""
+def accuracy_tokens(results: Sequence[dict], checkpoints: Sequence[dict], path: Path) -> None:
+    """Accuracy with its 95% interval against mean tokens an answer, a point a recipe.
+
+    Each of several `checkpoints` of a recipe is a small faint point, without an interval.
+    """
     fig, axes = figure("Accuracy against tokens", "mean tokens an answer", "accuracy, % (95% interval)")
     rows = []
     for number, row in enumerate(results):
@@ -159,8 +163,13 @@ def accuracy_tokens(results: Sequence[dict], path: Path) -> None:
             label=row["student"],
         )
         rows.append((row["student"], x, y, low, high))
+        of_recipe = [one for one in checkpoints if recipe_of(one["student"]) == row["student"]]
+        for one in of_recipe if len(of_recipe) > 1 else ():
+            x, y = one["tokens_per_answer"], 100 * one["accuracy"]
+            axes.plot(x, y, "o", markersize=3, alpha=0.4, color=colour(row["student"], number))
+            rows.append((f"a seed of {row['student']}", x, y, None, None))
     axes.set_ylim(bottom=0)
-    axes.set_xlim(0, 1.1 * max(row["tokens_per_answer"] for row in results))
+    axes.set_xlim(0, 1.1 * max(row["tokens_per_answer"] for row in [*results, *checkpoints]))
     axes.legend(frameon=False)
     save(fig, path, ("student", "tokens_per_answer", "accuracy", "ci_low", "ci_high"), rows)
 

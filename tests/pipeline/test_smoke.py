@@ -212,6 +212,33 @@ def test_a_file_of_ones_own_is_trained_on_and_measured(mine):
     assert asked["student_format"] == "think" and meta(mine, "07_eval")["figures"]["my-rows_tokens_per_answer"] > 0
 
 
+def test_two_seeds_of_fast_and_slow_are_trained_and_measured(mine):
+    students = "fast,slow,fast@1,slow@1"
+    taught = run(mine, "--from", "04", "--to", "04", "--set", f"04.students={students}")
+    assert taught.returncode == 0, taught.stdout + taught.stderr
+    folder = mine / "artifacts" / "t"
+    asked = [json.loads((folder / f"04_finetune/{name}/sft.json").read_text()) for name in students.split(",")]
+    examples, losses = ([row["result"][key] for row in asked] for key in ("examples", "loss"))
+    assert examples[2:] != [0, 0] and losses[0] != losses[2] and losses[1] != losses[3], (
+        "another seed is another student"
+    )
+    with open(folder / "04_finetune/loss.csv") as handle:
+        assert {row["series"].split()[0] for row in csv.DictReader(handle)} == {"fast", "slow"}, "one curve a recipe"
+    measured = run(mine, "--from", "07", "--set", f"07.students=base,{students}")
+    assert measured.returncode == 0, measured.stdout + measured.stderr
+    with open(folder / "07_eval/results.csv") as handle:
+        rows = {row["student"]: row for row in csv.DictReader(handle)}
+    assert {name: row["seeds"] for name, row in rows.items()} == {"base": "1", "fast": "2", "slow": "2"}
+    assert meta(mine, "07_eval")["outputs"].keys() >= {"by_checkpoint.csv", "completions/slow@1.jsonl"}
+    gap = read_jsonl(folder / "07_eval/differences.jsonl")[-1]
+    assert (gap["of"], gap["to"], gap["seeds"]) == ("fast", "slow", 2) and gap["tokens_ratio"] > 0
+    assert "| fast (2 seeds) |" in measured.stdout and "| fast@1 |" in (folder / "07_eval/README.md").read_text()
+    assert verify(mine)[0] == 0
+    further = run(mine, "--from", "06", "--to", "06", "--set", "06.start_from=fast@1")
+    assert further.returncode == 0, further.stdout + further.stderr
+    assert "04_finetune/fast@1" in meta(mine, "06_reinforce")["inputs"]
+
+
 def test_another_suite_is_measured_beside_the_held_out_problems(mine):
     folder = mine / "artifacts" / "t" / "07_eval"
     before = (folder / "results.csv").read_bytes()

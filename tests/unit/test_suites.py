@@ -159,7 +159,7 @@ def test_figures_beside_published_ones_say_what_is_not_as_published(tmp_path):
     for suite, noted in (("livecodebench", True), ("held-out", False)):
         source = {"name": suite} | ({"not_as_published": published_scores.label(suite)} if noted else {})
         (tmp_path / settings.FILE).write_text(json.dumps({"suite": suite, "source": source}))
-        metrics.write_results([row], tmp_path / "results.csv")
+        metrics.write_results([row], [row], tmp_path)
         assert ("public tests only" in (tmp_path / "results.md").read_text()) == noted
     facts = {"01_collect/meta.json": {"params": {"problems": "hub:livecodebench?n=5"}}}
     assert cards.suite(facts) == "suite `hub:livecodebench` (public tests only; asked in the students' words)"
