@@ -21,14 +21,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from browser import Hangs, chromium
-from served import served
+from served import facts, served
 
 from distil.evaluate import engines, gallery
 from distil.evaluate.engines import GenerationRequest
 from distil.llm.cache import ChatError
 from distil.llm.prompts import format_turns, messages
 from distil.models.student import Generated
-from distil.workspace.environment import environment
 from distil.workspace.errors import StageError
 from distil.workspace.files import digest, read_jsonl, write_jsonl, write_text
 from distil.workspace.stage import run_folder
@@ -66,8 +65,6 @@ def kept(folder: Path, student: str, page: str, sample: int, temperature: float,
 
 def ask(args: argparse.Namespace) -> None:
     """Write the pages, their rows into pages.jsonl, and the machine and the command into machine.json."""
-    import torch  # noqa: F401  environment() names the GPU only then
-
     students, params, servers = served(args.run, args.students.split(","), args.engine, args.teacher)
     folder, rows = run_folder(args.run) / "pages", []
     turns = format_turns(params["student_format"])
@@ -92,7 +89,7 @@ def ask(args: argparse.Namespace) -> None:
         servers.stop()
     write_jsonl(folder / "pages.jsonl", rows)
     command = f"python benchmarks/pages.py {shlex.join(sys.argv[1:])}"
-    about = {"command": command, "max_new_tokens": gallery.TOKENS, **environment()}
+    about = {"command": command, "max_new_tokens": gallery.TOKENS, **facts()}
     write_text(folder / "machine.json", json.dumps(about, indent=1) + "\n")
     print(f"{sum(row['file'] is not None for row in rows)} pages of {len(rows)} answers in {folder}")
 

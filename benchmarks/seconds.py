@@ -29,7 +29,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from seconds_table import KEY, ROUNDS, SEED, Timed, asked, key_of, table
-from served import Served, served
+from served import Served, facts, served
 
 from distil.evaluate import suites
 from distil.llm.cache import ChatError, Reply, request
@@ -37,7 +37,6 @@ from distil.llm.client import Chat
 from distil.llm.prompts import prompt_of
 from distil.llm.transport import RequestError, Transport, run_coroutine
 from distil.problems.errors import ProblemError
-from distil.workspace.environment import environment
 from distil.workspace.errors import StageError
 from distil.workspace.files import digest, read_jsonl, write_text
 from distil.workspace.row_cache import RowCache
@@ -80,20 +79,18 @@ def ask(chat: Chat, bodies: Sequence[dict], at_once: int, done: Callable[[int, R
 
 
 def measure(args: argparse.Namespace) -> None:
-    import torch  # noqa: F401  environment() names the GPU only then
-
     students, params, servers = served(args.run, args.students.split(","), args.engine, args.teacher)
     held_out = read_jsonl(needed(args.run, "01_collect/problems.jsonl"), Problem)
     problems, _ = suites.load(suites.read("held-out"), [p for p in held_out if p.split == "test"], SEED)
     plan = {at_once: asked(problems, at_once, args.n) for at_once in sorted({*args.at_once})}
-    facts, longest = environment(), params["max_new_tokens"]
+    machine, longest = facts(), params["max_new_tokens"]
 
     def body(student: Served, problem: Problem) -> dict:
         prompt = prompt_of(problem, params["student_format"])
         return request(student.name, prompt, max_tokens=longest, extra=student.extra)
 
     bodies = {s.name: {p.id: body(s, p) for p in problems} for s in students}
-    wanted = {(s.name, at_once, r, i): digest(s.weights, s.engine, facts["gpu"], bodies[s.name][p.id])
+    wanted = {(s.name, at_once, r, i): digest(s.weights, s.engine, machine["gpu"], bodies[s.name][p.id])
               for s in students for at_once, of in plan.items() for r in range(ROUNDS)
               for i, p in enumerate(of)}  # fmt: skip
     cache = RowCache(run_folder(args.run) / "seconds" / "answers.jsonl", Timed, key_of, wanted)
@@ -132,7 +129,7 @@ def measure(args: argparse.Namespace) -> None:
                 for at_once in plan:
                     one_round(number, student, at_once)
                 found = table(cache, plan, [s.name for s in students], known)
-                write_text(args.out, json.dumps({**about, **found, **facts}, indent=1) + "\n")
+                write_text(args.out, json.dumps({**about, **found, **machine}, indent=1) + "\n")
                 print(f"round {number + 1} of {ROUNDS}: {student.name}", flush=True)
     finally:
         servers.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import metadata, util
 
 from distil.evaluate import engines
 from distil.llm.limits import Limits
@@ -12,6 +13,7 @@ from distil.models.published import TEACHER, teacher_of
 from distil.models.student import identity
 from distil.models.vllm_server import VLLM, check
 from distil.models.weights import resolve
+from distil.workspace.environment import environment
 from distil.workspace.errors import StageError
 from distil.workspace.stage import needed, read_meta
 
@@ -69,3 +71,13 @@ def served(run: str, names: list[str], engine: str, teacher: str) -> tuple[list[
         weights = teacher_of(read_meta(run, "01_collect"))
         found.append(Served(TEACHER, weights, teacher, lambda: teacher, Limits.read().extra))
     return found, params, servers
+
+
+def facts() -> dict:
+    """`environment`, with the GPU, and the version of vLLM where there is one."""
+    import torch  # noqa: F401  environment() names the GPU only then
+
+    found = environment()
+    if util.find_spec("vllm"):
+        found["versions"]["vllm"] = metadata.version("vllm")
+    return found

@@ -7,6 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import vllm_program
 from conftest import ROOT
 from factories import a_problem
 from loopback import Refusal, Said, serve
@@ -150,6 +151,22 @@ def test_a_run_that_was_killed_asks_no_measured_answer_again(command, tmp_path, 
     ratios = {row["student"]: row for row in found["ratios"]}
     assert ratios["fast"]["tokens"] == {"ratio": 4, "ci_low": 4, "ci_high": 4} and ratios["fast"]["over"] == "base"
     assert ratios["teacher"]["tokens"]["ratio"] == 0.25 and ratios["fast"]["seconds"]["ci_low"] > 0
+
+
+def test_a_server_of_our_own_has_all_students_and_ends(command, tmp_path, monkeypatch):
+    vllm_program.put(tmp_path / "bin")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    words = ("--students", "base,fast", "--n", "2", "--at-once", "1", "4")
+    assert command(*words) == 0
+    starts = (run_folder("r") / "server.log").read_text().count("vllm serve")
+    assert starts == 1, "one server for both"
+    assert command(*words) == 0 and (run_folder("r") / "server.log").read_text().count("vllm serve") == 1, (
+        "all is there"
+    )
+    rows = json.loads((tmp_path / "seconds.json").read_text())["rows"]
+    assert [(row["student"], row["at_once"], row["tokens_per_answer"]) for row in rows] == [
+        ("base", 1, 3), ("base", 4, 3), ("fast", 1, 3), ("fast", 4, 3),
+    ]  # fmt: skip
 
 
 def test_the_table_of_results_names_the_files_where_they_are(tmp_path, monkeypatch):
