@@ -1,8 +1,9 @@
 """Keep the figures of a run: minutes and memory of each stage in results/costs.json, the rest in results/PROFILE/.
 
-Of profile cpu also what `distil run` needs to foresee a run: distil/pipeline/work.json.
+Of profile cpu also what `distil run` needs to foresee a run: distil/pipeline/work.json. SEEDS is a run whose 07 measured
+students of several training seeds; its tables go into results/PROFILE/seeds.
 
-python benchmarks/costs.py PROFILE RUN
+python benchmarks/costs.py PROFILE RUN [SEEDS]
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ SHAPE = ("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", 
          "num_key_value_heads", "head_dim", "vocab_size", "tie_word_embeddings")  # of a model  # fmt: skip
 
 
-def main(profile: str, run: str) -> None:
+def main(profile: str, run: str, seeds: str = "") -> None:
     file = Path(__file__).parent / "results" / "costs.json"
     costs = json.loads(file.read_text()) if file.exists() else {}
     stages, figures = {}, {}
@@ -37,6 +38,13 @@ def main(profile: str, run: str) -> None:
     write_text(kept / "meta.json", json.dumps(figures, indent=1) + "\n")
     for name in ("results.csv", "results.md", "differences.jsonl", "accuracy_tokens.png"):
         shutil.copy(run_folder(run) / "07_eval" / name, kept / name)
+    if seeds:
+        (kept / "seeds").mkdir(exist_ok=True)
+        for name in ("results.csv", "results.md", "by_checkpoint.csv", "differences.jsonl"):
+            shutil.copy(run_folder(seeds) / "07_eval" / name, kept / "seeds" / name)
+        made = {"students": read_meta(seeds, "04_finetune")["params"]["students"],
+                "commit": read_meta(seeds, "07_eval")["commit"]}  # fmt: skip
+        write_text(kept / "seeds" / "about.json", json.dumps(made, indent=1) + "\n")
 
     if profile == "cpu":
         metas = {stage: read_meta(run, stage) for stage in STAGES}

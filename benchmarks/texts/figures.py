@@ -52,9 +52,10 @@ def small_run(name: str) -> dict:
 
 def cpu() -> dict:
     """The run of `make run`: `small_run`, other seeds and problems, minutes and memory."""
-    spent = result("costs")["cpu"]
-    return small_run("cpu") | {
-        "seeds": [students(RESULTS / "cpu" / f"results_seed{seed}.csv")["fast"] for seed in (1, 2)],
+    spent, run = result("costs")["cpu"], small_run("cpu")
+    return run | {
+        "made": run["stages"]["07_eval"]["commit"],
+        "seeds": measured(RESULTS / "cpu" / "seeds") | read(RESULTS / "cpu" / "seeds" / "about.json"),
         "harder": students(RESULTS / "cpu" / "results_reference.csv"),
         "commit": spent["commit"],
         "cores": spent["cores"],
