@@ -31,8 +31,9 @@ ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 LARGEST = 400_000  # bytes of a notebook
 COLOURS = 128  # of a picture
 SHOWN = ("print", "show.", "plots.")  # how the names of calls begin that a reader sees
-# GitHub strips styles, and with them the ends of lines and what is struck through or underlined
-WITHOUT_STYLES = {
+# GitHub strips styles, and with them the ends of lines and what is struck through or underlined; git compares lines
+MARKUP = {
+    r"</tr>": "</tr>\\n",
     r"<div style='(white-space:pre-wrap[^']*)'>(.*?)</div>": r"<pre style='\1'>\2</pre>",
     r"<span style='([^']*line-through)'>(.*?)</span>": r"<del style='\1'>\2</del>",
     r"<span style='([^']*underline)'>(.*?)</span>": r"<ins style='\1'>\2</ins>",
@@ -121,7 +122,7 @@ def clean_data(data: dict[str, str]) -> dict[str, str]:
         return {"image/png": small_png(data["image/png"]), "text/plain": data.get("text/plain", "")}
     texts = {kind: clean_text(text) for kind, text in data.items() if kind in ("text/html", "text/plain")}
     if "text/html" in texts:
-        for styled, markup in WITHOUT_STYLES.items():
+        for styled, markup in MARKUP.items():
             texts["text/html"] = re.sub(f"(?s){styled}", markup, texts["text/html"])
         texts["text/plain"] = plain(texts["text/html"])
     return texts
