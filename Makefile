@@ -10,7 +10,7 @@ WORKERS ?= 2
 THREADS := $(shell cores=$$(getconf _NPROCESSORS_ONLN); each=$$((cores / $(WORKERS))); echo $$((each > 0 ? each : 1)))
 PYTEST := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=$(THREADS) $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: run check test install lint texts lab clean
+.PHONY: run check test install lint texts outputs lab clean
 
 run: install
 	$(BIN)/distil run --profile cpu
@@ -37,6 +37,9 @@ $(STAMP): pyproject.toml requirements.lock
 
 texts: install
 	$(BIN)/python -m benchmarks.texts
+
+outputs: install
+	$(BIN)/python -m benchmarks.outputs
 
 lab: install
 	$(BIN)/jupyter lab notebooks

@@ -12,6 +12,8 @@ import sys
 import pytest
 from conftest import ROOT
 
+from benchmarks import outputs
+from distil.publish import leaks
 from distil.workspace.parameters import declared
 from distil.workspace.stage import STAGES
 
@@ -61,10 +63,28 @@ def test_one_parameters_cell_of_annotated_literals_with_comments(notebook):
         assert "  # " in line
 
 
-def test_no_outputs_but_tagged_ones(notebook):
+def test_outputs_are_whole_and_of_this_code(notebook):
+    """A change of code cells or of parameters needs `make outputs`; one of texts does not."""
+    code = outputs.code_cells(notebook)
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1)), "run once, in order"
+    assert outputs.silent(notebook) == []
+    ran = notebook["metadata"]["distil"]["ran"]
+    assert re.fullmatch("[0-9a-f]{12}", ran["commit"])
+    assert ran["digest"] == outputs.code_digest(notebook), "what to do: distil run --profile cpu, and make outputs"
+
+
+def test_outputs_are_clean(notebook):
+    assert len(json.dumps(notebook, indent=1, ensure_ascii=False).encode()) < outputs.LARGEST
+    assert notebook["metadata"].keys() == {"kernelspec", "language_info", "distil"}
     for cell in notebook["cells"]:
-        if cell["cell_type"] == "code" and "keep_output" not in cell["metadata"].get("tags", []):
-            assert cell["outputs"] == [] and cell["execution_count"] is None
+        assert cell["metadata"].keys() <= {"tags"}
+        for output in cell.get("outputs", []):
+            data = output.get("data", {"stdout": output.get("text")})
+            assert output["output_type"] == "display_data" or output["name"] == "stdout"
+            assert data.keys() <= {"text/plain", "text/html", "image/png", "stdout"}
+            text = "".join("".join(lines) for kind, lines in data.items() if kind != "image/png")
+            assert text.strip() and "<IPython" not in text and not re.search(r"\x1b|\r", text), cell["id"]
+            assert leaks.in_text(text) + leaks.paths(text, everywhere=True) == [], cell["id"]
 
 
 def test_anatomy(notebook):

@@ -26,11 +26,12 @@ from distil.workspace.stage import run_folder
 
 SUM = Problem(id="1", domain="math", task="t", question="1/2 + 0", answer="1/2", verifier="math", source="made up")
 TOWER = "9^{9^{9}}"  # would never end
+STALE = {"output_type": "stream", "name": "stdout", "text": "of an earlier run"}
 NOTEBOOK = {
     "cells": [
         {"cell_type": "code", "id": "a", "metadata": {"tags": ["parameters"]}, "outputs": [], "execution_count": None,
          "source": "out: str = ''"},
-        {"cell_type": "code", "id": "b", "metadata": {}, "outputs": [], "execution_count": None,
+        {"cell_type": "code", "id": "b", "metadata": {}, "outputs": [STALE], "execution_count": 7,
          "source": "import pathlib, sys\npathlib.Path(out).write_text(f'{sys.executable} {sys.flags.utf8_mode}')"},
     ],
     "metadata": {"kernelspec": {"name": "python3", "display_name": "", "language": "python"}},
@@ -59,6 +60,7 @@ def test_a_kernel_of_the_users_folders_is_not_taken(tmp_path, monkeypatch, argv)
     out = tmp_path / "said"
     assert driver.execute_notebook("01_collect", tmp_path / "ran.ipynb", {"out": str(out)}) is None
     assert out.read_text() == f"{sys.executable} 1", "files are read as UTF-8, whatever the system's encoding"
+    assert STALE["text"] not in (tmp_path / "ran.ipynb").read_text(encoding="utf-8"), "not shown again"
 
 
 @pytest.fixture
