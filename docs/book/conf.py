@@ -104,7 +104,7 @@ def lead_outside(app: Sphinx, doctree: nodes.document) -> None:
         if link.get("refdomain") == "doc":
             if link["reftarget"] in app.env.found_docs:
                 continue
-            path = Path(app.env.doc2path(link["reftarget"]))
+            path = ROOT / f"{link['reftarget']}.md"  # a page of the repository, not of the book
         if link.get("reftype") != "myst" or not path.exists():
             continue  # Sphinx finds it, or says that it cannot
         if known:
