@@ -4,13 +4,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BOOK := $(VENV)/.installed-book
 
 # Two processes share the cores. Threads that spin while they wait would take them from each other.
 WORKERS ?= 2
 THREADS := $(shell cores=$$(getconf _NPROCESSORS_ONLN); each=$$((cores / $(WORKERS))); echo $$((each > 0 ? each : 1)))
 PYTEST := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=$(THREADS) $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: run check test install lint texts outputs lab clean
+.PHONY: run check test install lint texts outputs book bookcheck lab clean
 
 run: install
 	$(BIN)/distil run --profile cpu
@@ -40,6 +41,17 @@ texts: install
 
 outputs: install
 	$(BIN)/python -m benchmarks.outputs
+
+# a site of all notebooks and pages, to be read without a network: build/book/index.html
+book: $(BOOK)
+	$(BIN)/sphinx-build -q -W --keep-going -a -E -d build/doctrees -c docs/book . build/book
+
+bookcheck: $(BOOK)
+	$(PYTEST) tests/static/test_book.py
+
+$(BOOK): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[book]'
+	touch $@
 
 lab: install
 	$(BIN)/jupyter lab notebooks

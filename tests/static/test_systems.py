@@ -120,3 +120,11 @@ def test_ci_names_commands_that_exist():
             assert [program, *words[:3]] == ["python", "-m", "pip", "install"], line
             assert all((ROOT / words[i + 1]).is_file() for i, word in enumerate(words) if word == "-c"), line
     assert all("run" in step or re.fullmatch(r"actions/[\w-]+@v\d+", step["uses"]) for step in steps)
+
+
+def test_ci_publishes_the_book_of_the_main_branch_only():
+    jobs = WORKFLOW["jobs"]
+    able = [name for name, job in jobs.items() if job.get("permissions") or "environment" in job]
+    assert able == ["publish"] and WORKFLOW["permissions"] == {"contents": "read"}
+    assert jobs["publish"]["if"] == "github.ref == 'refs/heads/main'" and jobs["publish"]["needs"] == "book"
+    assert "make bookcheck" in [step.get("run") for step in jobs["book"]["steps"]]
