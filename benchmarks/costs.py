@@ -1,7 +1,7 @@
 """Keep the figures of a run: minutes and memory of each stage in results/costs.json, the rest in results/PROFILE/.
 
-Of profile cpu also what `distil run` needs to foresee a run: distil/pipeline/work.json. SEEDS is a run whose 07 measured
-students of several training seeds; its tables go into results/PROFILE/seeds.
+Of profile cpu also what `distil run` needs to foresee a run: distil/pipeline/work.json. SEEDS is a run whose 07
+measured students of several training seeds; its tables go into results/PROFILE/seeds.
 
 python benchmarks/costs.py PROFILE RUN [SEEDS]
 """

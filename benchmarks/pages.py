@@ -70,7 +70,8 @@ def ask(args: argparse.Namespace) -> None:
     turns = format_turns(params["student_format"])
     prompts = {page: [*turns, *messages(f"gallery_{page}")] for page in gallery.PAGES}
     wanted = [(0, 0.0), *((sample, args.temperature) for sample in range(1, args.samples + 1))]
-    for old in (*folder.glob("*.html"), *folder.glob("*.png")):  # of an earlier call
+    earlier = [path for pattern in ("*.html", "*.png", "pages.jsonl", "machine.json") for path in folder.glob(pattern)]
+    for old in earlier:
         old.unlink()
     try:
         for student in students:

@@ -27,7 +27,7 @@ OVER_SEEDS = (  # they are where there are several seeds
     "All intervals are at 95%, over seeds and questions and paired by question: {seeds} training seeds each, where not "
     "one is said"
 )
-WORDS = {2: "two", 3: "three", 4: "four", 5: "five"}
+WORDS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five"}
 COSTS = ("stage", "minutes", "noted_minutes", "kept_minutes", "peak_ram_gb", "peak_vram_gb", "gpu", "cores", "commit")
 
 
@@ -81,7 +81,7 @@ def claim(folder: Path) -> dict:
         if other in names:
             gains = {row.pop("student"): row for row in speed(results, other)}
             against[other] = {
-                name: gains[name] | shortened(found)
+                name: gains[name] | shortened(found) | tokens_of_common_seeds(found)
                 for name in names
                 if name != other and (found := metrics.gap(given, name, other, asked["seed"]))
             }
@@ -116,6 +116,11 @@ def ended(slow: list[Completion], fast: list[Completion]) -> dict:
     both = [pair for pair in zip(slow, fast, strict=True) if all(row.finish_reason == "stop" for row in pair)]
     tokens = [sum(row.n_tokens for row in rows) for rows in zip(*both, strict=True)]
     return {"pairs": len(both), "of": len(fast), "tokens_gain": round(tokens[0] / tokens[1], 2) if both else None}
+
+
+def tokens_of_common_seeds(gap: dict) -> dict:
+    """Where accuracy is over several seeds that both have, the tokens are those of the same checkpoints."""
+    return {"tokens_gain": round(gap["tokens_ratio"], 2)} if "seeds" in gap else {}
 
 
 def shortened(gap: dict) -> dict:
@@ -198,10 +203,12 @@ def sentences(shown: dict) -> list[str]:
             f"in the {alone['pairs']:,} of {alone['of']:,} pairs of answers that both ended by themselves "
             f"{alone['tokens_gain']:.1f} times fewer tokens"
         )
-    one = ", one training seed" if "seeds" in fast else ""
+    usual = fast.get("seeds", 1)
 
     def told(gap: dict) -> str:
-        return points(gap) + ("" if "seeds" in gap else one)
+        n = gap.get("seeds", 1)
+        other = f", {WORDS.get(n, n)} training seed{'s' * (n > 1)}" if n != usual else ""
+        return points(gap) + other
 
     said += [f"fast minus {other}: {told(against[other]['fast'])}" for other in ("base", TEACHER) if other in against]
     said += [f"{name} minus fast: {told(gap)}" for name, gap in against["fast"].items() if name not in AGAINST]

@@ -13,6 +13,7 @@ from distil.workspace.errors import StageError
 from distil.workspace.rows import Chain, Pair, Problem, TrainingRow
 
 T = TypeVar("T", bound=TrainingRow | Pair)
+LOST = 0.25  # share of the problems that may fall away without a word
 
 
 def by_problem(chains: Sequence[Chain]) -> dict[str, list[Chain]]:
@@ -93,13 +94,22 @@ def families(shortest: Sequence[Chain], kept: Sequence[Chain], problems: Mapping
 def same_problems(sets: Mapping[str, Sequence[Chain]]) -> dict[str, list[Chain]]:
     """Of each set the problems that all sets have, in one order, so that sets differ by their chains alone.
 
-    Empty sets stay empty and do not count. Raises StageError if there is no such problem.
+    Empty sets stay empty and do not count. A line is printed if they lose more than `LOST` of the largest set's
+    problems. Raises StageError if there is no such problem.
     """
     of_problem = {name: {chain.problem_id: chain for chain in chosen} for name, chosen in sets.items()}
     filled = [found for found in of_problem.values() if found]
+    if not filled:
+        return {name: [] for name in sets}
     shared = [problem for problem in filled[0] if all(problem in found for found in filled)]
+    counts = ", ".join(f"{name} {len(found)}" for name, found in of_problem.items() if found)
+    most = max(map(len, filled))
+    if len(shared) < (1 - LOST) * most:
+        print(
+            f"{len(shared)} of {most} problems are in every training set ({counts}), and only these are kept, so that "
+            "students compare like with like. To lose none: --set same_problems=false"
+        )
     if not shared:
-        counts = ", ".join(f"{name} {len(found)}" for name, found in of_problem.items() if found)
         raise StageError(
             f"no problem has a chain in every training set (problems: {counts}). Give --set same_problems=false, which "
             "leaves each set its own problems, or collect chains of more problems in 01"

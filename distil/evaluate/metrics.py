@@ -158,7 +158,10 @@ def by_difficulty(answers: Answers, problems: Sequence[Problem]) -> dict[str, li
             np.mean([getattr(row, field) for name in names for row in answers[name] if task[row.id] == family])
         )
 
-    hardness = {family: 100 * (1 - mean_of(answers, "correct", family)) for family in dict.fromkeys(task.values())}
+    def wrong(family: str) -> float:  # each student counts once, whatever the number of its seeds
+        return 100 * (1 - mean(mean_of([name], "correct", family) for name in answers))
+
+    hardness = {family: wrong(family) for family in dict.fromkeys(task.values())}
     order = sorted(hardness, key=hardness.__getitem__)
     return {name: [(hardness[family], mean_of([name], "n_tokens", family)) for family in order] for name in answers}
 

@@ -10,6 +10,7 @@ from distil.workspace.stage import Stage
 from distil.workspace.students import recipe_of
 
 SETS = ("fast", "slow", "shortest", "random", "adaptive", "surprise")  # that 03 writes
+EARLIER = ("unaligned",)  # and wrote once
 
 
 def questions(stage: Stage, problems: Sequence[Problem], names: Sequence[str], tuned: dict) -> set[str]:
@@ -21,7 +22,7 @@ def questions(stage: Stage, problems: Sequence[Problem], names: Sequence[str], t
         rows = stage.read(f"04_finetune/rows/{tuned['students']}.jsonl", TrainingRow)
         return {row.instruction.strip() for row in rows}
     question = {problem.id: problem.question.strip() for problem in problems}
-    sets = [name for name in SETS if name in ("fast", "slow", *map(recipe_of, names))]
+    sets = [name for name in (*SETS, *EARLIER) if name in ("fast", "slow", *map(recipe_of, names))]
     return {
         question[row.problem_id] for name in sets for row in stage.read(f"03_judge/train/{name}.jsonl", TrainingRow)
     }

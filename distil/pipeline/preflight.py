@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 
 from distil.chains import existing, yields
 from distil.evaluate import engines, suites
+from distil.evaluate.seen import SETS
 from distil.llm import roles
 from distil.llm.cache import ChatError
 from distil.llm.endpoints import Role, check_model
@@ -26,8 +27,9 @@ from distil.verify.registry import verifiable
 from distil.workspace.environment import root
 from distil.workspace.errors import StageError
 from distil.workspace.profiles import DISK_GB
+from distil.workspace.stage import needed
+from distil.workspace.students import PLACES, home, recipe_of
 from distil.workspace.students import check as check_names
-from distil.workspace.students import recipe_of
 
 # the roles that a stage asks, each with the parameter that says how many tokens an answer may have
 BUDGETS = {
@@ -123,10 +125,11 @@ def check_students(stages: list[str], values: dict[str, dict]) -> None:
     """Raise StageError for students that no stage will make.
 
     Rows of one's own make one student, and only 04 and 07 know what to do with it. Without slow chains there is no
-    slow student, and without the parameter `surprise` none of that name. A student of another seed is made by 04 or
-    by nobody.
+    slow student, and without the parameter `surprise` none of that name. What 05 to 07 name is made by 04, or was.
     """
     if "04_finetune" not in stages:
+        for stage, _, name in later_students(stages, values):
+            needed(values[stage]["run"], home(name))
         return
     taught = {name.partition("@")[0] for name in values["04_finetune"]["students"].split(",")}
     if "surprise" in taught and "03_judge" in stages and not values["03_judge"]["surprise"]:
@@ -139,13 +142,15 @@ def check_students(stages: list[str], values: dict[str, dict]) -> None:
     made = values["04_finetune"]["students"].split(",")
     if not values["04_finetune"]["train"]:
         check_names(made, values["04_finetune"]["seed"])
-    for stage, parameter in (("05_prefer", "start_from"), ("06_reinforce", "start_from"), ("07_eval", "students")):
-        for name in values[stage][parameter].split(",") if stage in stages else ():
-            if name != recipe_of(name) and name not in made:
-                raise StageError(
-                    f"{stage}.{parameter} names {name}, which no stage will make: leave it out, or name a student "
-                    f"of 04_finetune.students={','.join(made)}, to which seeds are added as in {made[0]}@1"
-                )
+    for name in made:
+        if "03_judge" in stages and recipe_of(name) not in SETS:
+            raise StageError(f"04_finetune.students names {name!r}, and 03 writes no such set: use {', '.join(SETS)}")
+    for stage, parameter, name in later_students(stages, values):
+        if name not in made:
+            raise StageError(
+                f"{stage}.{parameter} names {name}, which no stage will make: leave it out, or name a student "
+                f"of 04_finetune.students={','.join(made)}, to which seeds are added as in {made[0]}@1"
+            )
     first = values["01_collect"]
     if "01_collect" in stages and first["slow_teacher"] == roles.NONE and not first["chains"]:
         for stage in ("04_finetune", "07_eval"):
@@ -154,6 +159,14 @@ def check_students(stages: list[str], values: dict[str, dict]) -> None:
                     f"slow_teacher=none leaves no chains for the student slow of {stage}.students: leave it out, as in "
                     f"--set {stage}.students=fast"
                 )
+
+
+def later_students(stages: list[str], values: dict[str, dict]) -> list[tuple[str, str, str]]:
+    """(stage, parameter, student) of the students that 05 to 07 ask for and do not make themselves."""
+    after = [stage for stage in ("05_prefer", "06_reinforce") if stage in stages]
+    found = [(stage, "start_from", values[stage]["start_from"]) for stage in after]
+    names = published.own(values["07_eval"]["students"]) if "07_eval" in stages else []
+    return found + [("07_eval", "students", name) for name in names if PLACES.get(recipe_of(name)) not in stages]
 
 
 def check_served(asked: list[Asked]) -> None:

@@ -21,7 +21,7 @@ from distil.publish.layout import Upload, lay_out, merge
 from distil.workspace.errors import StageError
 from distil.workspace.files import read_csv, write_text
 from distil.workspace.stage import read_meta, run_folder
-from distil.workspace.students import home
+from distil.workspace.students import home, recipe_of
 
 EXTRAS = ("merged", "reward", "data")
 EXAMPLE = "OWNER/NAME"  # stands for a repository where nothing is to be pushed
@@ -114,7 +114,8 @@ def begun(run: str) -> list[str]:
 def usual(students: str) -> str:
     """What is shown where nothing is to be pushed: the fast student, or the last one of this run."""
     found = own(students)
-    return "fast" if "fast" in found else found[-1] if found else "data"
+    fast = [name for name in found if recipe_of(name) == "fast"]
+    return fast[0] if fast else found[-1] if found else "data"
 
 
 def plan(

@@ -153,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             name = own_rows.student_name(name, file)
             rows, valid = own_rows.read_split(file, asked["student_format"], asked["seed"])
         else:
-            check([name])
+            check([name], asked["seed"])
             asked["seed"] = seed_of(name, asked["seed"])
             files = (needed(run, f"03_judge/{part}/{recipe_of(name)}.jsonl") for part in ("train", "valid"))
             rows, valid = (read_jsonl(file, TrainingRow) for file in files)

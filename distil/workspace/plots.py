@@ -156,7 +156,7 @@ def accuracy_tokens(results: Sequence[dict], checkpoints: Sequence[dict], path: 
             yerr=[[y - low], [high - y]],
             fmt="o",
             capsize=max(2, 9 - number),
-            markersize=max(4, 18 - 2 * number),  # what lies under another shows as a ring
+            markersize=max(7, 18 - 2 * number),  # what lies under another shows as a ring
             markeredgecolor="white",
             markeredgewidth=0.5,
             color=colour(row["student"], number),
@@ -170,7 +170,10 @@ def accuracy_tokens(results: Sequence[dict], checkpoints: Sequence[dict], path: 
             rows.append((f"a seed of {row['student']}", x, y, None, None))
     axes.set_ylim(bottom=0)
     axes.set_xlim(0, 1.1 * max(row["tokens_per_answer"] for row in [*results, *checkpoints]))
-    axes.legend(frameon=False)
+    if len(results) > 5:  # inside it would lie upon points
+        fig.legend(frameon=False, loc="outside right upper")
+    else:
+        axes.legend(frameon=False)
     save(fig, path, ("student", "tokens_per_answer", "accuracy", "ci_low", "ci_high"), rows)
 
 

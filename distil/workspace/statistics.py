@@ -77,7 +77,8 @@ def difference_over_seeds(ours: Sequence[Sequence[float]], theirs: Sequence[Sequ
     by_seed = [float(np.mean(a) - np.mean(b)) for a, b in zip(ours, theirs, strict=True)]
     questions = [found["ci_low"], found["ci_high"]]
     low, high = seeds_and_questions(by_seed, *questions)
-    return found | {"by_seed": by_seed, "over_questions": questions, "ci_low": low, "ci_high": high}
+    within = {"ci_low": max(-1.0, low), "ci_high": min(1.0, high)}  # of two shares
+    return found | {"by_seed": by_seed, "over_questions": questions, **within}
 
 
 def seeds_and_questions(by_seed: Sequence[float], low: float, high: float) -> tuple[float, float]:

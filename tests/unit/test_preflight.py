@@ -31,11 +31,29 @@ def test_students_have_one_format(project):
 
 
 def test_a_student_of_a_set_that_03_will_not_make(project):
-    for students in ("fast,surprise", "surprise@2"):
+    for students, first in (("fast,surprise", "fast"), ("surprise@2", "surprise@2")):
+        sets = [f"04.students={students}", f"start_from={first}", f"07.students=base,{students},preferred"]
         with pytest.raises(StageError, match="for the student surprise: give --set surprise=true"):
-            preflight.check_students(STAGES, effective("cpu", "r", [f"04.students={students}"]))
-        preflight.check_students(STAGES, effective("cpu", "r", [f"04.students={students}", "surprise=true"]))
-        preflight.check_students(STAGES[3:], effective("cpu", "r", [f"04.students={students}"]))
+            preflight.check_students(STAGES, effective("cpu", "r", sets))
+        preflight.check_students(STAGES, effective("cpu", "r", [*sets, "surprise=true"]))
+        preflight.check_students(STAGES[3:], effective("cpu", "r", sets))
+
+
+@pytest.mark.parametrize("sets, said", [
+    (["04.students=fast,unaligned", "07.students=base,fast"], "'unaligned', and 03 writes no such set: use fast, slow"),
+    (["04.students=fast, slow"], "' slow', and 03 writes no such set"),
+    (["04.students=fast@1"], "05_prefer.start_from names fast, which no stage will make"),
+    (["04.students=fast"], "07_eval.students names slow, which no stage will make"),
+    (["07.students=base,fast,shortest"], "07_eval.students names shortest"),
+])  # fmt: skip
+def test_a_student_that_nobody_makes_is_named_before_the_teacher_is_paid(project, sets, said):
+    with pytest.raises(StageError, match=said):
+        preflight.check_students(STAGES, effective("cpu", "r", sets))
+
+
+def test_a_student_that_was_never_trained_is_named_before_07_forgets_what_it_measured(project):
+    with pytest.raises(StageError, match="04_finetune/fast@2 is missing: run 04_finetune for run 'r' first"):
+        preflight.check_students(["07_eval"], effective("cpu", "r", ["07.students=base,fast@2"]))
 
 
 def test_no_problem_to_measure_on_is_said(project):
