@@ -55,7 +55,7 @@ def cpu() -> dict:
     spent, run = result("costs")["cpu"], small_run("cpu")
     return run | {
         "made": run["stages"]["07_eval"]["commit"],
-        "seeds": measured(RESULTS / "cpu" / "seeds") | read(RESULTS / "cpu" / "seeds" / "about.json"),
+        "seeds": measured(RESULTS / "cpu" / "seeds") | {"made": read(RESULTS / "cpu" / "seeds" / "about.json")},
         "harder": students(RESULTS / "cpu" / "results_reference.csv"),
         "commit": spent["commit"],
         "cores": spent["cores"],
