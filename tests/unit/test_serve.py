@@ -214,7 +214,8 @@ def test_a_teacher_that_cannot_be_served_says_why(vllm):
 
 @pytest.mark.parametrize(("first", "last", "parameter"), [("01", "03", "endpoint"), ("07", "07", "engine")])
 def test_without_vllm_the_run_is_refused_before_it_starts(project, capsys, first, last, parameter):
-    asked = ["run", "--run", "r", "--from", first, "--to", last, "--set", f"{parameter}=vllm"]
+    sets = ["--set", f"{parameter}=vllm", "--set", "07.students=base"]
+    asked = ["run", "--run", "r", "--from", first, "--to", last, *sets]
     assert main(asked) == 2
     assert f"{parameter}=vllm: vllm is not installed here" in capsys.readouterr().err
     assert main([*asked, "--dry-run"]) == 0
