@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from distil.evaluate import settings
-from distil.evaluate.recipes import Answers, by_recipe, mean, paired
+from distil.evaluate.recipes import Answers, by_recipe, paired
 from distil.verify.answers import extract_boxed, normalise_answer
 from distil.workspace.files import write_csv, write_text
 from distil.workspace.rows import Completion, Problem
@@ -109,7 +110,7 @@ def curves(answers: Answers, seed: int = 0) -> dict[str, list[tuple[int, float, 
     found = {}
     for recipe, each in by_recipe(answers).items():
         points = zip(*(curve(rows, seed) for rows in each), strict=True)
-        found[recipe] = [(of_k[0][0], mean(p for _, p, _ in of_k), mean(m for _, _, m in of_k)) for of_k in points]
+        found[recipe] = [(of_k[0][0], fmean(p for _, p, _ in of_k), fmean(m for _, _, m in of_k)) for of_k in points]
     return found
 
 
@@ -133,7 +134,7 @@ def over_seeds(recipe: str, checkpoints: Sequence[Sequence[Completion]], seed: i
     questions, and at least the one over questions, which is wider on one side where next to nothing is right.
     """
     alone = [summarise(recipe, rows, seed) for rows in checkpoints]
-    by_seed = [mean(shares(rows)) for rows in checkpoints]
+    by_seed = [fmean(shares(rows)) for rows in checkpoints]
     row, told = alone[0], {"seeds": len(alone), "by_seed": " ".join(f"{accuracy:.4g}" for accuracy in by_seed)}
     if len(alone) > 1:
         together = [answer for rows in checkpoints for answer in rows]
@@ -142,7 +143,7 @@ def over_seeds(recipe: str, checkpoints: Sequence[Sequence[Completion]], seed: i
         low, high = seeds_and_questions(by_seed, *questions)
         row |= {"ci_low": round(max(0.0, min(low, questions[0])), 4), "samples": alone[0]["samples"]}
         row |= {"ci_high": round(min(1.0, max(high, questions[1])), 4)}
-        row |= {key: round(mean(one[key] for one in alone), 4) for key in ("pass_at_k", "majority_at_k")}
+        row |= {key: round(fmean(one[key] for one in alone), 4) for key in ("pass_at_k", "majority_at_k")}
     return row | told
 
 
@@ -159,7 +160,7 @@ def by_difficulty(answers: Answers, problems: Sequence[Problem]) -> dict[str, li
         )
 
     def wrong(family: str) -> float:  # each student counts once, whatever the number of its seeds
-        return 100 * (1 - mean(mean_of([name], "correct", family) for name in answers))
+        return 100 * (1 - fmean(mean_of([name], "correct", family) for name in answers))
 
     hardness = {family: wrong(family) for family in dict.fromkeys(task.values())}
     order = sorted(hardness, key=hardness.__getitem__)
@@ -229,7 +230,7 @@ def gap(answers: Answers, of: str, to: str, seed: int) -> dict | None:
         return None
     ours, theirs = ([answers[name] for name in names] for names in zip(*pairs, strict=True))
     found = difference_over_seeds([shares(rows) for rows in ours], [shares(rows) for rows in theirs], seed)
-    tokens = [mean(row.n_tokens for rows in given for row in rows) for given in (theirs, ours)]
+    tokens = [fmean(row.n_tokens for rows in given for row in rows) for given in (theirs, ours)]
     seeds = {"seeds": len(pairs)} if len(pairs) > 1 else {}
     return found | seeds | {"tokens_ratio": round(tokens[0] / tokens[1], 4)}
 

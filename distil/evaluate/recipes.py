@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from distil.models.published import own
 from distil.workspace.rows import Completion
@@ -37,8 +37,3 @@ def paired(answers: Answers, of: str, to: str) -> list[tuple[str, str]]:
     if not own(of):
         return [(of, name) for name in theirs.values()]
     return [(ours[seed], theirs[seed]) for seed in ours if seed in theirs]
-
-
-def mean(values: Iterable[float]) -> float:
-    given = list(values)
-    return sum(given) / len(given)

@@ -128,18 +128,21 @@ def check_students(stages: list[str], values: dict[str, dict]) -> None:
     slow student, and without the parameter `surprise` none of that name. What 05 to 07 name is made by 04, or was.
     """
     if "04_finetune" not in stages:
-        for stage, _, name in later_students(stages, values):
-            needed(values[stage]["run"], home(name))
+        for stage, parameter, name in later_students(stages, values):
+            try:
+                needed(values[stage]["run"], home(name))
+            except StageError as error:
+                todo = f"04 trains those of 04_finetune.students; or leave {name} out of {stage}.{parameter}"
+                raise StageError(f"{error}. {todo}") from None
         return
-    taught = {name.partition("@")[0] for name in values["04_finetune"]["students"].split(",")}
-    if "surprise" in taught and "03_judge" in stages and not values["03_judge"]["surprise"]:
+    made = values["04_finetune"]["students"].split(",")
+    if "surprise" in map(recipe_of, made) and "03_judge" in stages and not values["03_judge"]["surprise"]:
         raise StageError("03 makes no training set for the student surprise: give --set surprise=true, or leave it out")
     if values["04_finetune"]["train"] and len(stages) > 1:
         raise StageError(
             "train=FILE needs no other stage than 04: give --from 04 --to 04, then measure its student, which is named "
             "after the file, with --from 07 --set 07_eval.students=base,NAME"
         )
-    made = values["04_finetune"]["students"].split(",")
     if not values["04_finetune"]["train"]:
         check_names(made, values["04_finetune"]["seed"])
     for name in made:

@@ -52,7 +52,9 @@ def test_a_student_that_nobody_makes_is_named_before_the_teacher_is_paid(project
 
 
 def test_a_student_that_was_never_trained_is_named_before_07_forgets_what_it_measured(project):
-    with pytest.raises(StageError, match="04_finetune/fast@2 is missing: run 04_finetune for run 'r' first"):
+    with pytest.raises(
+        StageError, match="fast@2 is missing: run 04_finetune .* 04_finetune.students; or leave fast@2 out of 07"
+    ):
         preflight.check_students(["07_eval"], effective("cpu", "r", ["07.students=base,fast@2"]))
 
 
