@@ -1,6 +1,6 @@
 """Keep the light part of a finished run in artifacts/reference, so that all that is said of it can be worked out anew.
 
-python benchmarks/reference.py RUN [--judge-again]
+python -m benchmarks.reference RUN [--judge-again]
 
 At the top lie the held-out problems, with several answers each where 07 asked so. `distil verify-reference` checks it.
 With --judge-again answers count as the verifiers find them now, mended since the run perhaps; about.json lists those

@@ -71,6 +71,25 @@ def h100() -> dict:
     return run | {"seconds": sum(run["stages"][stage]["seconds"] for stage in STAGES[3:])}
 
 
+def gpu80() -> dict:
+    """What `benchmarks/gathered.py` kept of the profile gpu80: `measured`, each pair of recipes, 03 and 04, the pieces.
+
+    `families` has accuracy by family and student; `trained` by student what 04 noted of it.
+    """
+    folder = RESULTS / "gpu80"
+    about, families = read(folder / "about.json"), {}
+    for row in read_csv(folder / "families.csv"):
+        families.setdefault(row["family"], {})[row["student"]] = row["accuracy"]
+    figures = about["stages"]["04_finetune"]["figures"]
+    trained = {
+        name: {of: figures[f"{name}_{of}"] for of in ("examples", "tokens")} for name in ("slow", "fast", "shortest")
+    }
+    return measured(folder) | {
+        "against": read(folder / "against.json"), "asked": read(folder / "asked.json"), "stages": about["stages"],
+        "commit": about["stages"]["04_finetune"]["commit"][:12], "families": families, "trained": trained,
+    }  # fmt: skip
+
+
 def reference() -> dict:
     """The kept run: `measured`, `greedy` likewise, what the stages noted, how students were trained, and the claim."""
     trained = {}
@@ -137,5 +156,5 @@ def profiles() -> dict:
 
 
 KNOWN = {form.__name__: form for form in (
-    result, cpu, h100, reference, finetuned, answers, longest_answer, chunk, profiles,
+    result, cpu, h100, gpu80, reference, finetuned, answers, longest_answer, chunk, profiles,
 )}  # fmt: skip

@@ -22,8 +22,8 @@ def fixed(number: float, digits: int = 1) -> str:
 
 
 def signed(share: float) -> str:
-    """A difference in points, without the word: 0.048 is +4.8."""
-    return f"{100 * share:+.1f}"
+    """A difference in points, without the word: 0.048 is +4.8; what rounds to nothing is +0.0."""
+    return f"{round(100 * share, 1) + 0:+.1f}"
 
 
 def by_seed(row: dict) -> str:

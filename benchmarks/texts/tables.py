@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.texts.figures import RESULTS, finetuned, read, reference, result
+from benchmarks.texts.figures import RESULTS, finetuned, gpu80, read, reference, result
 from benchmarks.texts.forms import accuracy, count, fixed, gap, percent, table
 
 ACCURACY = "accuracy (95% CI)"
@@ -20,6 +20,23 @@ def costs() -> str:
     """Minutes and GPU memory of the stages of the reference run."""
     rows = ((row["stage"], fixed(row["minutes"], 2), fixed(row["peak_vram_gb"])) for row in reference()["costs"])
     return table(["stage", "minutes", "GPU, GiB at most"], rows)
+
+
+def fairly() -> str:
+    """Students of three seeds on the same problems. Seconds are left out: several were answered at once."""
+    found, rows = gpu80(), []
+    for name, row in found["students"].items():
+        over_slow, of_teacher = (found["against"][to].get(name) for to in ("slow", "teacher"))
+        rows.append([
+            f"{name} ({row['seeds']} seeds)" if row["seeds"] > 1 else name,
+            f"{percent(row['accuracy'], 1)} ({percent(row['ci_low'], 1)} to {percent(row['ci_high'], 1)})",
+            count(row["tokens_per_answer"]), percent(row["cut_off"]),
+            gap(over_slow) if over_slow else "", fixed(over_slow["tokens_ratio"]) if over_slow else "",
+            percent(row["accuracy"] / found["students"]["teacher"]["accuracy"]) if of_teacher else "",
+        ])  # fmt: skip
+    heads = ["student", ACCURACY, "tokens an answer", "cut off", "minus slow, points (95% CI)",
+             "times fewer tokens than slow", "of the teacher's accuracy"]  # fmt: skip
+    return table(heads, rows)
 
 
 def seeds(file: str, name: str, minus: str, head: str) -> str:
@@ -151,5 +168,5 @@ def files() -> str:
 
 
 TABLES = {form.__name__: form for form in (
-    costs, seeds, reinforce, reward, whitebox, adaptive, sft, finetune, several_gpus, profiles, files,
+    costs, fairly, seeds, reinforce, reward, whitebox, adaptive, sft, finetune, several_gpus, profiles, files,
 )}  # fmt: skip

@@ -1,0 +1,81 @@
+"""What README.md and docs/results.md say of students compared like with like follows from the kept answers."""
+
+import pytest
+from pages import PAGES, flat
+
+from benchmarks.gathered import gather
+from benchmarks.reference_run.claim import students
+from benchmarks.texts.figures import RESULTS, gpu80
+from benchmarks.texts.tables import fairly
+from distil.evaluate import recheck
+from distil.workspace.errors import StageError
+from distil.workspace.files import write_jsonl, write_text
+
+FAIR, FOLDER = gpu80(), RESULTS / "gpu80"
+README, PAGE = flat(PAGES["README.md"]), flat(PAGES["docs/results.md"])
+BRIEF = ("shortest", "fast", "adaptive", "surprise", "random")
+
+
+def shown(row: dict) -> int:
+    """1 or -1 if the interval lies above or below zero, 0 if it holds zero."""
+    return (row["ci_low"] > 0) - (row["ci_high"] < 0)
+
+
+def test_both_pages_show_the_whole_table():
+    assert flat(fairly()) in README and flat(fairly()) in PAGE
+    assert all(f"`{name}`" in README for name in FAIR["students"] if name != "teacher")
+
+
+def test_the_verdicts_follow_from_the_kept_files():
+    against, of = FAIR["against"], FAIR["students"]
+    tokens = {name: row["tokens_per_answer"] for name, row in of.items()}
+    lost = {family: row["shortest"] - row["slow"] for family, row in FAIR["families"].items()}
+    others = [name for name in BRIEF if name != "shortest"]
+    for words, follows in {
+        "No rule of choosing chains beat the shortest": not any(shown(against["shortest"][name]) for name in others),
+        "and brought no accuracy that shows": shown(against["shortest"]["fast"]) == 0,
+        "judging chains for the student cost tokens": tokens["fast"] > tokens["shortest"],
+        "all write more": all(tokens[name] > tokens["shortest"] for name in others),
+        "It is better than the base here": shown(against["base"]["slow"]) == 1,
+        "slow loses most on sums of decimals": sorted(lost, key=lost.__getitem__)[-2:]
+        == ["simple_geometry", "decimal_chain_sum"],
+        "It wins only where legs of animals are counted": [name for name in lost if lost[name] < 0] == ["leg_counting"],
+        "We had hoped for six times with `fast`": against["slow"]["fast"]["tokens_ratio"] < 6,
+    }.items():
+        assert words in README + PAGE, words
+        assert follows, words
+    assert all(shown(against["slow"][name]) == 1 for name in BRIEF), "brief chains are better than slow ones"
+
+
+def test_students_differ_by_their_chains_alone():
+    assert {row["seeds"] for name, row in FAIR["students"].items() if name not in ("base", "teacher")} == {3}
+    assert len({row["examples"] for row in FAIR["trained"].values()}) == 1
+    assert FAIR["asked"]["samples"] == 1 and FAIR["asked"]["sampling"] == "greedy"
+
+
+def test_tables_follow_from_the_kept_answers(tmp_path):
+    problems, names = recheck.rows(FOLDER / "problems.jsonl", recheck.Problem), students(FOLDER)
+    answers = {name: recheck.stored(FOLDER / f"completions/{name}.jsonl", problems, 1) for name in names}
+    recheck.headless()
+    write_text(tmp_path / "asked.json", (FOLDER / "asked.json").read_text(encoding="utf-8"))
+    recheck.work_out(answers, problems, tmp_path, seed=FAIR["asked"]["seed"], samples=1)
+    for name in ("results.csv", "results.md", "by_checkpoint.csv", "differences.jsonl", "tokens.csv"):
+        assert recheck.numbers(tmp_path / name) == recheck.numbers(FOLDER / name), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["base", "shortest"])
+def test_kept_answers_count_as_the_verifiers_find_them(name):
+    problems = recheck.rows(FOLDER / "problems.jsonl", recheck.Problem)
+    answers = recheck.stored(FOLDER / f"completions/{name}.jsonl", problems, 1)
+    assert recheck.judge_again(answers, problems, 1) == []
+
+
+def test_measurements_of_another_kind_are_not_put_together(tmp_path):
+    for number, question in enumerate(("1 + 1", "1 + 2")):
+        folder = tmp_path / str(number)
+        write_text(folder / "asked.json", '{"params": {"students": "base"}, "samples": 1, "seed": 0}')
+        row = recheck.rows(FOLDER / "problems.jsonl")[0] | {"question": question}
+        write_jsonl(folder / "problems.jsonl", [row])
+    with pytest.raises(StageError, match="other problems, words or settings"):
+        gather("gpu80", [tmp_path / "0", tmp_path / "1"])
