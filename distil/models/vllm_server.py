@@ -19,6 +19,7 @@ from distil.workspace.errors import StageError
 VLLM = "vllm"
 LOG = "server.log"  # in the run's folder
 DEFAULT_CONCURRENCY = 512  # where DISTIL_CONCURRENCY says nothing: nobody else asks a server of our own
+STREAM_INTERVAL = 64  # tokens an event; nobody reads along
 START_TIMEOUT = 1200  # seconds until a server has to be ready: the first start on a machine compiles
 ALTERNATIVE = {  # by the parameter whose value is `vllm`
     "endpoint": "give endpoint=recorded:NAME, or the URL of a server that you start yourself",
@@ -29,8 +30,13 @@ FREE = "import torch; print(*(torch.cuda.mem_get_info() if torch.cuda.is_availab
 
 
 def serve_command(model: str, name: str) -> list[str]:
-    """The command `vllm serve` for one whole model. `--generation-config vllm` leaves sampling to each request."""
-    return ["vllm", "serve", resolve(model), "--served-model-name", name, "--generation-config", "vllm"]
+    """The command `vllm serve` for one whole model. `--generation-config vllm` leaves sampling to each request.
+
+    Answers come as streams. An event a token is what the server's one process sends most of the time where a small
+    model answers many at once, so that events are of `STREAM_INTERVAL` tokens.
+    """
+    options = ["--generation-config", "vllm", "--stream-interval", str(STREAM_INTERVAL)]
+    return ["vllm", "serve", resolve(model), "--served-model-name", name, *options]
 
 
 def check(parameter: str) -> None:
