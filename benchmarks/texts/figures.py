@@ -84,9 +84,10 @@ def gpu80() -> dict:
     trained = {
         name: {of: figures[f"{name}_{of}"] for of in ("examples", "tokens")} for name in ("slow", "fast", "shortest")
     }
-    return measured(folder) | {
-        "against": read(folder / "against.json"), "asked": read(folder / "asked.json"), "stages": about["stages"],
-        "commit": about["stages"]["04_finetune"]["commit"][:12], "families": families, "trained": trained,
+    files = {name: read(folder / f"{name}.json") for name in ("against", "effort", "asked")}
+    commit = about["stages"]["04_finetune"]["commit"][:12]
+    return measured(folder) | files | {
+        "stages": about["stages"], "commit": commit, "families": families, "trained": trained,
     }  # fmt: skip
 
 

@@ -107,6 +107,16 @@ def adaptive() -> str:
     return table(heads, rows)
 
 
+def effort() -> str:
+    """How many times as many tokens the hardest problems take as the easiest, by student."""
+    rows = []
+    for name, row in gpu80()["effort"]["students"].items():
+        least, most = (fixed(2 ** row[end], 2) for end in ("ci_low", "ci_high"))
+        seeds = " / ".join(fixed(2**slope, 2) for slope in row["by_seed"])
+        rows.append([name, f"{fixed(2 ** row['slope'], 2)} ({least} to {most})", seeds])
+    return table(["student", "tokens, hardest over easiest (95% CI)", "by seed"], rows)
+
+
 def sft() -> str:
     """The speed of fine-tuning; rows that were measured for their losses only are left out."""
     found = result("sft")
@@ -168,5 +178,5 @@ def files() -> str:
 
 
 TABLES = {form.__name__: form for form in (
-    costs, fairly, seeds, reinforce, reward, whitebox, adaptive, sft, finetune, several_gpus, profiles, files,
+    costs, fairly, effort, seeds, reinforce, reward, whitebox, adaptive, sft, finetune, several_gpus, profiles, files,
 )}  # fmt: skip

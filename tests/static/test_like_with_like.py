@@ -3,13 +3,15 @@
 import pytest
 from pages import PAGES, flat
 
+from benchmarks import effort
 from benchmarks.gathered import gather
-from benchmarks.reference_run.claim import students
+from benchmarks.reference_run.claim import answers, students
 from benchmarks.texts.figures import RESULTS, gpu80
 from benchmarks.texts.tables import fairly
 from distil.evaluate import recheck
 from distil.workspace.errors import StageError
 from distil.workspace.files import write_jsonl, write_text
+from distil.workspace.rows import Completion
 
 FAIR, FOLDER = gpu80(), RESULTS / "gpu80"
 README, PAGE = flat(PAGES["README.md"]), flat(PAGES["docs/results.md"])
@@ -47,6 +49,32 @@ def test_the_verdicts_follow_from_the_kept_files():
     assert all(shown(against["slow"][name]) == 1 for name in BRIEF), "brief chains are better than slow ones"
 
 
+def test_the_verdict_on_effort_follows_from_the_answers():
+    kept = FAIR["effort"]
+    again = effort.effort(answers(FOLDER))
+    assert again["students"] == kept["students"] and again["minus"] == kept["minus"]
+    of, minus = kept["students"], kept["minus"]
+    assert "Yes, and so does every student of brief chains" in PAGE
+    assert all(of[name]["ci_low"] > 0 for name in BRIEF) and all(minus[name]["slow"]["ci_low"] > 0 for name in BRIEF)
+    assert "That adaptive's answers grow faster than fast's is not shown" in PAGE
+    assert minus["adaptive"]["fast"]["ci_low"] < 0 < minus["adaptive"]["fast"]["slope"]
+
+
+def test_students_who_write_alike_everywhere_have_no_slope_and_those_who_double_have_one():
+    problems = [f"p{number}" for number in range(40)]
+
+    def student(tokens) -> list[Completion]:
+        return [
+            Completion(id=id, text="", n_tokens=tokens(number / 39), correct=number < 20, finish_reason="stop",
+                       seconds=None, answer=None)
+            for number, id in enumerate(problems)
+        ]  # fmt: skip
+
+    given = {"base": student(lambda _: 64), "fast": student(lambda hard: round(64 * 2 ** (2 * (hard > 0.5))))}
+    found = effort.effort(given)["students"]
+    assert found["base"]["slope"] == 0 and found["fast"]["slope"] == pytest.approx(2)
+
+
 def test_students_differ_by_their_chains_alone():
     assert {row["seeds"] for name, row in FAIR["students"].items() if name not in ("base", "teacher")} == {3}
     assert len({row["examples"] for row in FAIR["trained"].values()}) == 1
@@ -55,10 +83,10 @@ def test_students_differ_by_their_chains_alone():
 
 def test_tables_follow_from_the_kept_answers(tmp_path):
     problems, names = recheck.rows(FOLDER / "problems.jsonl", recheck.Problem), students(FOLDER)
-    answers = {name: recheck.stored(FOLDER / f"completions/{name}.jsonl", problems, 1) for name in names}
+    given = {name: recheck.stored(FOLDER / f"completions/{name}.jsonl", problems, 1) for name in names}
     recheck.headless()
     write_text(tmp_path / "asked.json", (FOLDER / "asked.json").read_text(encoding="utf-8"))
-    recheck.work_out(answers, problems, tmp_path, seed=FAIR["asked"]["seed"], samples=1)
+    recheck.work_out(given, problems, tmp_path, seed=FAIR["asked"]["seed"], samples=1)
     for name in ("results.csv", "results.md", "by_checkpoint.csv", "differences.jsonl", "tokens.csv"):
         assert recheck.numbers(tmp_path / name) == recheck.numbers(FOLDER / name), name
 
@@ -67,8 +95,8 @@ def test_tables_follow_from_the_kept_answers(tmp_path):
 @pytest.mark.parametrize("name", ["base", "shortest"])
 def test_kept_answers_count_as_the_verifiers_find_them(name):
     problems = recheck.rows(FOLDER / "problems.jsonl", recheck.Problem)
-    answers = recheck.stored(FOLDER / f"completions/{name}.jsonl", problems, 1)
-    assert recheck.judge_again(answers, problems, 1) == []
+    given = recheck.stored(FOLDER / f"completions/{name}.jsonl", problems, 1)
+    assert recheck.judge_again(given, problems, 1) == []
 
 
 def test_measurements_of_another_kind_are_not_put_together(tmp_path):
