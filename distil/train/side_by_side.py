@@ -88,14 +88,13 @@ def train(
     valid: Mapping[str, Sequence[TrainingRow]],
     student: str,
     at_once: int,
-    *,
-    train: str,
     **settings: Any,
 ) -> None:
     """Train the students of `rows`, by name, that are not finished, `at_once` at a time; `sft.sft` then finds them so.
 
-    `train` and `settings` are those of 04. Nothing is done where one would be trained alone. Raises StageError if one
-    could not be trained, after all others; what is finished is kept. No process is left when this ends.
+    `rows` and `valid` are those of 03, as `settings` are those of 04. Nothing is done where one would be trained alone.
+    Raises StageError if one could not be trained, after all others; what is finished is kept. No process is left when
+    this ends.
     """
     folders = {name: run_folder(run) / "04_finetune" / name for name in rows}
 
@@ -106,8 +105,7 @@ def train(
     todo = [name for name in rows if not finished(name)]
     if (at_once := min(at_once, len(todo))) < 2:
         return
-    options = {"train": train, "student": student} | settings
-    words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value != ""]
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in {"student": student, **settings}.items()]
     free, waiting, failed = places(at_once), list(todo), []
     running: dict[str, tuple[Popen, Place]] = {}
     bar = bars.bar(total=len(rows), start=len(rows) - len(todo), desc="students trained", unit="student")
