@@ -134,6 +134,8 @@ def test_processes_end_with_who_started_them(judged, number):
         parent.send_signal(number)
         assert parent.wait(60) != 0 and len(children) == 2
     _, alive = psutil.wait_procs(children, timeout=20)
+    for child in alive:
+        child.kill()
     assert not alive and not list(run_folder("t").glob("04_finetune/*/sft.json"))
 
 
