@@ -20,7 +20,7 @@ minutes.speeds = lambda config: {}  # no run here measures the machine: it takes
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch reads it when it loads: threads that wait do not spin
 LONGEST = """
     test_smoke.py test_recipe_models.py test_elsewhere.py test_kept_run.py test_several_processes.py
-    test_reference_suite.py test_memory.py test_killed.py test_real_server.py test_ten_thousand.py
+    test_reference_suite.py test_side_by_side.py test_memory.py test_killed.py test_real_server.py test_ten_thousand.py
 """.split()
 EXPENSIVE = {"attacked", "graded", "made", "measured", "tiny"}  # fixtures that load a student or run many programs
 

@@ -167,6 +167,7 @@ def costs(folder: Path) -> list[dict]:
     for stage in STAGES:
         meta = recheck.content(folder / stage / "meta.json")
         noted, kept = meta["seconds"] / 60, sum(seconds(folder, stage)) / 60
+        kept /= meta["params"].get("at_once", 1)  # students that were trained at a time
         minutes = {"minutes": max(noted, kept), "noted_minutes": noted, "kept_minutes": kept}
         row = {"stage": stage} | {name: round(value, 2) for name, value in minutes.items()} | meta
         made.append({name: row[name] for name in COSTS})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 import socket
 import subprocess
@@ -14,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distil.models.weights import resolve
+from distil.workspace import processes
 from distil.workspace.errors import StageError
 
 VLLM = "vllm"
@@ -86,14 +86,7 @@ class Server:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         words = [*words, "--host", "127.0.0.1", "--port", str(port), *memory_share(share)]
-        with_parent = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.log, "ab") as log:
-            log.write(f"{shlex.join(words)}\n".encode())
-            log.flush()
-            self.process = subprocess.Popen(
-                [*with_parent, *words], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
-            )
+        self.process = processes.start(words, self.log)
         url = f"http://127.0.0.1:{port}/v1"
         self._wait(url)
         self.url = url
@@ -101,22 +94,16 @@ class Server:
     def stop(self) -> None:
         """End the server, if there is one."""
         if self.process is not None:
-            self.process.terminate()
-            try:
-                self.process.wait(60)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+            processes.stop(self.process)
         self.process, self.url = None, ""
 
     def _wait(self, url: str) -> None:
         begun, directly = time.monotonic(), urllib.request.build_opener(urllib.request.ProxyHandler({}))
         while time.monotonic() - begun < START_TIMEOUT:
             if (code := self.process.poll()) is not None:
-                last = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
                 raise StageError(
                     f"vllm ended with code {code} before it answered. Mend what {self.log} says, or "
-                    f"{ALTERNATIVE[self.parameter]}; its last lines: {' | '.join(last)}"
+                    f"{ALTERNATIVE[self.parameter]}; its last lines: {processes.last_lines(self.log)}"
                 )
             try:
                 with directly.open(f"{url}/models", timeout=10):

@@ -21,7 +21,7 @@ from distil.problems.errors import ProblemError
 from distil.problems.sources import load
 from distil.publish import upload
 from distil.sandbox import confine
-from distil.train import own_rows
+from distil.train import own_rows, side_by_side
 from distil.train.recipe import Recipe
 from distil.verify.registry import verifiable
 from distil.workspace.environment import root
@@ -236,6 +236,7 @@ def check_problems(given: dict, alone: bool) -> None:
 def check_training(given: dict) -> None:
     """Raise StageError for settings of 04, a student or rows of one's own, that cannot be trained with."""
     Recipe(**{setting.name: given[setting.name] for setting in fields(Recipe)})
+    side_by_side.check(given["at_once"])
     templates.check_folder(given["student"])
     if given["train"]:
         own_rows.check(given["train"], given["student_format"])

@@ -38,7 +38,7 @@ class Machine:
 
 
 def this_machine(student: str | None = None, method: str = "") -> Machine:
-    """This machine, with what others leave of its GPU: a teacher may be served on it.
+    """This machine, with what others leave of its GPU: a teacher may be served on it; at most what torch may take.
 
     Several processes must cut a step up alike. So they go by the whole size of a GPU, which is the same for all. The
     backend is the one that fine-tunes `student` by `method`, if they are named.
@@ -50,8 +50,19 @@ def this_machine(student: str | None = None, method: str = "") -> Machine:
     gib = gpu_gib()
     if world_size() == 1:
         ours = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()  # kept by torch, and free to be used again
-        gib = (torch.cuda.mem_get_info()[0] + ours) / GIB
+        allowed = torch.cuda.get_per_process_memory_fraction() * gib  # all of it, unless it was limited
+        gib = min((torch.cuda.mem_get_info()[0] + ours) / GIB, allowed)
     return Machine("cuda", backend(student, method), gib, world_size() if uses_fsdp() else 1)
+
+
+def limit_memory(share: float) -> None:
+    """Let torch take so much of the GPU at most, for which trainings are then planned. Raises StageError."""
+    import torch
+
+    if not 0 < share <= 1:
+        raise StageError(f"memory share {share}: give a part of the GPU, above 0 and at most 1")
+    if share < 1 and torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(share)
 
 
 def gpu_gib() -> float:
@@ -122,7 +133,13 @@ class PackedPlan:
 
 
 def plan_packed(
-    student: str, method: str, steps: Sequence[Sequence[dict]], *, longest: int, lora_rank: int
+    student: str,
+    method: str,
+    steps: Sequence[Sequence[dict]],
+    *,
+    longest: int,
+    lora_rank: int,
+    machine: Machine | None = None,
 ) -> PackedPlan:
     """The fewest micro batches a step that fit into a GPU, of steps of encoded rows.
 
@@ -131,7 +148,7 @@ def plan_packed(
     Without checkpointing if micro batches of `ENOUGH_TOKENS`, or a row each, fit so. Raises StageError if not even a
     row at a time fits.
     """
-    machine = this_machine(student, method)
+    machine = machine or this_machine(student, method)
     room = MARGIN * machine.gib if machine.device == "cuda" else math.inf
     most_rows = max(len(rows) for rows in steps)
     for gradient_checkpointing in (False, True):

@@ -16,6 +16,7 @@ from distil.train import own_rows
 from distil.train.common import ResultCache, is_main_process, train
 from distil.train.examples import training_set, validation_sample
 from distil.train.log import last_value
+from distil.train.memory import limit_memory
 from distil.train.model import LORA, METHODS, prepare_backend, trained_weights, world_size
 from distil.train.recipe import Recipe
 from distil.train.sft_trainers import packed_trainer, trl_trainer
@@ -71,10 +72,7 @@ def sft(
     of a step cannot be shared evenly.
     """
     recipe = Recipe(**settings)
-    length = {"train_tokens": 0} if recipe.epochs else {}  # which is then not looked at
-    request = {"student": identity(student), **asdict(recipe), **length, "rows": digest(*rows)}
-    request["valid"] = digest(*valid)  # their loss is in the log
-    cache = ResultCache(out / "sft.json", request, SFTResult)
+    cache = result_cache(rows, valid, student, out, recipe)
     if (known := cache.read()) is not None:
         return known
     chosen_backend = prepare_backend(compiler=True, student=student, method=recipe.method)
@@ -124,8 +122,18 @@ def sft(
     )
 
 
+def result_cache(
+    rows: Sequence[TrainingRow], valid: Sequence[TrainingRow], student: str, out: Path, recipe: Recipe
+) -> ResultCache[SFTResult]:
+    """Where the result of a fine-tuning lies in `out`, and what was asked for it."""
+    length = {"train_tokens": 0} if recipe.epochs else {}  # which is then not looked at
+    request = {"student": identity(student), **asdict(recipe), **length, "rows": digest(*rows)}
+    request["valid"] = digest(*valid)  # their loss is in the log
+    return ResultCache(out / "sft.json", request, SFTResult)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    """What notebook 04 does for one student, on several GPUs; the notebook then finds it done."""
+    """What notebook 04 does for one student, on several GPUs or beside others; the notebook then finds it done."""
     parser = argparse.ArgumentParser(prog="accelerate launch -m distil.train.sft", description=main.__doc__)
     parser.add_argument("run", help="01 to 03 are done in it, unless --train names a file")
     parser.add_argument(
@@ -146,9 +154,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--lora-alpha", type=int, default=LORA["lora_alpha"])
     parser.add_argument("--student-format", choices=FORMATS, default="plain")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--memory-share", type=float, default=1.0, help="of the whole GPU, where others train beside")
     asked = vars(parser.parse_args(argv))
-    run, name, file = asked.pop("run"), asked.pop("set"), asked.pop("train")
+    run, name, file, share = (asked.pop(what) for what in ("run", "set", "train", "memory_share"))
     try:
+        limit_memory(share)
         if file:
             name = own_rows.student_name(name, file)
             rows, valid = own_rows.read_split(file, asked["student_format"], asked["seed"])

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from distil.train.common import dataset, eval_arguments, on_one_gpu, trainer_arguments
 from distil.train.examples import TrainingSet, rows_for
-from distil.train.memory import plan, plan_packed
+from distil.train.memory import plan, plan_packed, this_machine
 from distil.train.model import backend, load_for_training, uses_fsdp, world_size
 from distil.train.packing import by_tokens, divided, learned_of, shape_of, tokens_of
 from distil.train.recipe import Recipe
 from distil.workspace.environment import give_memory_back
 
 
-def expected(student: str, recipe: Recipe, filled: Sequence[dict]) -> tuple[str, dict[str, float]]:
-    """(how a step goes through this machine, GiB by part) of a training on encoded rows, as its trainer plans it."""
+def expected(
+    student: str, recipe: Recipe, filled: Sequence[dict], gib: float | None = None
+) -> tuple[str, dict[str, float]]:
+    """(how a step goes through this machine, GiB by part) of a training on encoded rows, as its trainer plans it.
+
+    It may take `gib` of a GPU, by default what is free.
+    """
     give_memory_back()
+    machine = None if gib is None else replace(this_machine(student, recipe.method), gib=gib)
+    how = {"lora_rank": recipe.lora_rank, "machine": machine}
     longest = max(len(row["input_ids"]) for row in filled)
     if backend(student, recipe.method) == "packed":
         steps = TrainingSet(list(filled), list(filled), 0, recipe.rows_a_step, recipe.tokens_a_step).in_steps()
-        planned = plan_packed(student, recipe.method, steps, longest=longest, lora_rank=recipe.lora_rank)
+        planned = plan_packed(student, recipe.method, steps, longest=longest, **how)
         tokens = max(tokens_of(rows) for rows in steps)
         return f"steps of up to {tokens:,} tokens, {planned.parts} micro batches each", planned.memory
     rows_a_step = rows_for(recipe.tokens_a_step, filled) if recipe.tokens_a_step else recipe.rows_a_step
-    padded = plan(student, recipe.method, batch_size=rows_a_step, longest=longest, lora_rank=recipe.lora_rank)
+    padded = plan(student, recipe.method, batch_size=rows_a_step, longest=longest, **how)
     return f"batches of {rows_a_step} rows, micro batches of {padded.micro_batch_size}", padded.parts
 
 

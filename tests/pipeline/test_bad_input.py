@@ -68,6 +68,8 @@ from distil.workspace.stage import RESPONSES, STAGES, Lock, run_folder
     (["--set", "train=mine.jsonl"], "give --from 04 --to 04"),
     (["--from", "04", "--to", "04", "--set", "train=mine.jsonl"], "mine.jsonl: no such file"),
     (["--set", "lora_rank=0"], "lora_rank=0: lora_rank is 1 or more"),
+    (["--set", "at_once=0"], "at_once=0: give 1, or how many students are trained side by side"),
+    (["--set", "04.at_once=many"], "04_finetune.at_once='many': expected int, like 1"),
     (["--set", "04.student_format=think"], "student_format must be the same in all stages"),
     (["--set", "problems=starter?against=exam.jsonl"], "no such file"),
 ])  # fmt: skip

@@ -214,9 +214,11 @@ def test_a_file_of_ones_own_is_trained_on_and_measured(mine):
 
 def test_two_seeds_of_fast_and_slow_are_trained_and_measured(mine):
     students = "fast,slow,fast@1,slow@1"
-    taught = run(mine, "--from", "04", "--to", "04", "--set", f"04.students={students}")
+    taught = run(mine, "--from", "04", "--to", "04", "--set", f"04.students={students}", "--set", "at_once=3")
     assert taught.returncode == 0, taught.stdout + taught.stderr
     folder = mine / "artifacts" / "t"
+    beside = {log.parent.name for log in folder.glob("04_finetune/*/process.log")}
+    assert beside == {"fast@1", "slow@1"}, "the others were finished"
     asked = [json.loads((folder / f"04_finetune/{name}/sft.json").read_text()) for name in students.split(",")]
     losses = [row["result"]["loss"] for row in asked]
     assert losses[0] != losses[2] and losses[1] != losses[3], "another seed is another student"

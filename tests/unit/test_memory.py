@@ -67,6 +67,7 @@ def test_a_gpu_has_what_others_leave_of_it(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: sizes)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (50 * memory.GIB, 80 * memory.GIB))
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda: 1.0)
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 5 * memory.GIB)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 2 * memory.GIB)
     assert memory.this_machine().gib == 53, "a server has 25 of 80, and 3 of our own 5 can be used again"
