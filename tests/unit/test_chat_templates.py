@@ -207,7 +207,8 @@ def test_a_base_model_without_a_template_is_refused_before_work(tmp_path):
         sft.sft([ROW], [], folder, tmp_path / "out", epochs=1, method="full", callbacks=[Note()], **SETTINGS)
     assert not began and not (tmp_path / "out").exists()
     with pytest.raises(StageError, match="has no chat template"):  # before the stages that cost money
-        preflight.check_training(asdict(Recipe(**SETTINGS, method="full", epochs=1)) | {"student": folder, "train": ""})
+        given = {"student": folder, "train": "", "at_once": 1}
+        preflight.check_training(asdict(Recipe(**SETTINGS, method="full", epochs=1)) | given)
     with pytest.raises(StageError, match="has no chat template"):
         reward_model.reward_text(load_tokenizer(folder), prompt_of(PROBLEM), "")
 
