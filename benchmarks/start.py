@@ -10,13 +10,15 @@ from __future__ import annotations
 import io
 import json
 import lzma
+import shutil
 import sys
 import tarfile
+import tempfile
 from pathlib import Path
 
 from distil.pipeline.start import KEPT_RUN, PROFILE
 from distil.publish import leaks
-from distil.workspace.files import read_csv, write_text
+from distil.workspace.files import read_csv, sha256, write_text
 from distil.workspace.parameters import effective
 from distil.workspace.stage import STAGES, read_meta, run_folder
 
@@ -51,28 +53,40 @@ def main(run: str) -> None:
 
 
 def pack(run: str, metas: dict[str, dict]) -> bytes:
-    """The stages' outputs as xz-compressed tar; the same files give the same bytes. Raises SystemExit for a leak."""
-    files: list[tuple[str, bytes]] = []
-    for stage, meta in metas.items():
-        meta["outputs"] = {name: sha for name, sha in meta["outputs"].items() if not name.endswith(UNREAD)}
-        folder = run_folder(run) / stage
-        for name in meta["outputs"]:
-            path = folder / name
-            inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-            if found := leaks.problems((p.relative_to(folder.parent).as_posix(), p) for p in inside):
-                raise SystemExit("not to be packed: " + "; ".join(found))
-            files += [(p.relative_to(folder.parent).as_posix(), p.read_bytes()) for p in inside]
-        text = json.dumps(meta, indent=1, ensure_ascii=False) + "\n"
-        if found := leaks.in_text(text) + leaks.paths(text, everywhere=True):
-            raise SystemExit(f"{stage}/meta.json holds {', '.join(found)}")
-        files.append((f"{stage}/meta.json", text.encode()))
+    """What later notebooks read of stages, in their order, as xz-compressed tar; the same files give the same bytes.
+
+    Digests in `meta.json` become those of what is packed. Raises SystemExit for a path of this machine, or a secret.
+    """
     made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w:xz", preset=9 | lzma.PRESET_EXTREME) as archive:
-        for name, data in files:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        for stage, meta in metas.items():
+            kept = [name for name in meta["outputs"] if not name.endswith(UNREAD)]
+            for name in kept:
+                copy(run_folder(run) / stage / name, folder / stage / name)
+            outputs = {name: sha256(folder / stage / name) for name in kept}
+            meta |= {"outputs": outputs, "inputs": {name: sha256(folder / name) for name in meta["inputs"]}}
+            write_text(folder / stage / "meta.json", json.dumps(meta, indent=1, ensure_ascii=False) + "\n")
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        named = {path.relative_to(folder).as_posix(): path for path in files}
+        if found := leaks.problems(named.items()):
+            raise SystemExit("not to be packed: " + "; ".join(found))
+        with tarfile.open(fileobj=made, mode="w:xz", preset=9 | lzma.PRESET_EXTREME) as archive:
+            for name, path in named.items():
+                info = tarfile.TarInfo(name)  # of no time and no user
+                info.size = path.stat().st_size
+                with open(path, "rb") as handle:
+                    archive.addfile(info, handle)
     return made.getvalue()
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy an output, a file or a student's folder without its card, which peft writes and nobody reads."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("README.md", ".*"))
+    else:
+        shutil.copyfile(source, target)
 
 
 if __name__ == "__main__":
