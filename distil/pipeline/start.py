@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import filecmp
-import json
 import shutil
 import tarfile
 import tempfile
@@ -36,8 +35,8 @@ def start(number: str, run: str) -> int:
         for file, place in kept.items():
             if place.exists() and not filecmp.cmp(file, place, shallow=False):
                 raise StageError(
-                    f"{place} is there already, of a run of your own: name another run, as in `distil start {number} "
-                    f"--run {run}-late`, or remove {folder}"
+                    f"{place} is there already, of a run of your own, which is not written over: name another run, as "
+                    f"in `distil start {number} --run {run}-late`"
                 )
         for file, place in kept.items():
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +52,7 @@ def start(number: str, run: str) -> int:
     defaults = declared(stage)().model_dump()
     for name, value in values[stage].items():
         if name == "run" or value != defaults[name]:
-            print(f"  {name} = {json.dumps(value)}")
+            print(f"  {name} = {value!r}")
     return 0
 
 
