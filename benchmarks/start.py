@@ -24,7 +24,7 @@ from distil.workspace.stage import STAGES, read_meta, run_folder
 
 LIMIT_MB = 6
 UNREAD = (".png", ".svg", "reward_model")  # how the names end of outputs that no later stage reads
-FIGURES = ("student", "accuracy", "ci_low", "ci_high", "tokens_per_answer")
+FIGURES = ("student", "accuracy", "ci_low", "ci_high", "tokens_per_answer", "cut_off")
 
 
 def main(run: str) -> None:
