@@ -47,6 +47,10 @@ def parser() -> argparse.ArgumentParser:
     )
     before.add_argument("--pilot", type=int, metavar="N", help="run 01 to 03 on N problems, print what all would take")
 
+    command = commands.add_parser("start", help="enter a class late: put the finished stages before NN into a run")
+    command.add_argument("number", metavar="NN", help="the notebook to go on with, such as 05")
+    command.add_argument("--run", default="class", help="name of the run (default: class)")
+
     command = commands.add_parser("status", help="what is done, and where it lies")
     command.add_argument("--run", default="cpu")
 
@@ -122,7 +126,7 @@ def main(argv: list[str] | None = None) -> int:
     from distil.evaluate import pass_rate, recheck
     from distil.llm.cache import ChatError
     from distil.models import published, serve
-    from distil.pipeline import doctor, driver, easydistill, pilot, record
+    from distil.pipeline import doctor, driver, easydistill, pilot, record, start
     from distil.problems.errors import ProblemError
     from distil.publish import upload
     from distil.workspace.errors import StageError
@@ -143,6 +147,8 @@ def main(argv: list[str] | None = None) -> int:
                 force=args.force,
                 dry_run=args.dry_run,
             )
+        if args.command == "start":
+            return start.start(args.number, args.run)
         if args.command == "status":
             return doctor.status(args.run)
         if args.command == "verify":

@@ -22,15 +22,16 @@ GIB = 2**30
 LONG = 30  # minutes that are worth a warning
 NOT_COUNTED = (  # parameters that no work depends on
     "run", "seed", "learning_rate", "weight_decay", "warmup_ratio", "lora_alpha", "min_share", "push", "repository",
-    "base_name", "weights",
+    "base_name", "weights", "lora_rank",
 )  # fmt: skip
 OF_PROBLEMS = ("problems", "chains", "samples", "turns")  # parameters of 01 that all stages depend on
 GROWS = {  # parameters that training and writing are in proportion to; of names, their number counts
     "01_collect": ("n_train", "n_test"),
+    "03_judge": ("student_tokens",),
     "04_finetune": ("train_tokens", "students"),
     "05_prefer": ("max_pairs",),
     "06_reinforce": ("steps", "group"),
-    "07_eval": ("n_test",),
+    "07_eval": ("n_test", "max_new_tokens"),
 }
 
 

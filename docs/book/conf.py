@@ -61,6 +61,8 @@ docs/measuring
 docs/sandbox
 docs/publishing
 docs/systems
+docs/teaching
+docs/teaching-answers
 ```
 
 ```{toctree}

@@ -173,6 +173,12 @@ def test_of_other_work_nothing_is_said(project, here):
         assert "minutes" not in foreseen(profile=profile)["04_finetune"]
 
 
+def test_a_lesson_is_foreseen_whole(project, here):
+    lesson, whole = foreseen(profile="class"), foreseen()
+    assert all("minutes" in row for row in lesson.values())
+    assert 3 * sum(row["minutes"] for row in lesson.values()) < sum(row["minutes"] for row in whole.values())
+
+
 def test_it_is_not_measured_for_nothing(project, monkeypatch):
     monkeypatch.setattr(minutes, "speeds", lambda config: 1 / 0)
     assert "minutes" not in foreseen(profile="smoke")["07_eval"]
