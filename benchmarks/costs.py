@@ -20,6 +20,7 @@ from distil.workspace.stage import STAGES, read_meta, run_folder
 
 SHAPE = ("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
          "num_key_value_heads", "head_dim", "vocab_size", "tie_word_embeddings")  # of a model  # fmt: skip
+STARTS = 15  # seconds: what a stage of profile smoke takes, which does next to nothing
 
 
 def main(profile: str, run: str, seeds: str = "") -> None:
@@ -58,8 +59,11 @@ def main(profile: str, run: str, seeds: str = "") -> None:
 
 
 def by_kind(stage: str, meta: dict) -> dict[str, float]:
-    """Seconds of a stage while it trained, wrote, read and did the rest, as far as its figures tell them apart."""
-    figures, whole = meta["figures"], meta["seconds"]
+    """Seconds of a stage while it trained, wrote, read and did the rest, as far as its figures tell them apart.
+
+    Of a stage that loads a student `STARTS` are rest: they do not grow with the work.
+    """
+    figures, whole = meta["figures"], max(0.0, meta["seconds"] - STARTS * (stage > "03"))
     train = write = read = 0.0
     if stage == "03_judge":
         write = whole  # the student goes on from chains; what is recorded is answered at once
@@ -76,7 +80,8 @@ def by_kind(stage: str, meta: dict) -> dict[str, float]:
     elif stage == "07_eval":
         write = whole
     kinds = {"train": train, "write": write, "read": read}
-    return {kind: round(spent, 1) for kind, spent in (kinds | {"rest": whole - sum(kinds.values())}).items()}
+    kinds = {kind: max(0.0, spent) for kind, spent in kinds.items()}
+    return {kind: round(spent, 1) for kind, spent in (kinds | {"rest": meta["seconds"] - sum(kinds.values())}).items()}
 
 
 if __name__ == "__main__":

@@ -24,14 +24,14 @@ NOT_COUNTED = (  # parameters that no work depends on
     "run", "seed", "learning_rate", "weight_decay", "warmup_ratio", "lora_alpha", "min_share", "push", "repository",
     "base_name", "weights", "lora_rank",
 )  # fmt: skip
+BOUNDS = ("student_tokens", "max_new_tokens")  # most answers end before: a lower one saves next to nothing
 OF_PROBLEMS = ("problems", "chains", "samples", "turns")  # parameters of 01 that all stages depend on
 GROWS = {  # parameters that training and writing are in proportion to; of names, their number counts
     "01_collect": ("n_train", "n_test"),
-    "03_judge": ("student_tokens",),
     "04_finetune": ("train_tokens", "students"),
     "05_prefer": ("max_pairs",),
     "06_reinforce": ("steps", "group"),
-    "07_eval": ("n_test", "max_new_tokens"),
+    "07_eval": ("n_test",),
 }
 
 
@@ -63,7 +63,7 @@ def growth(stage: str, values: dict[str, dict], stages: dict[str, dict]) -> floa
     before = {name: declared(name)().model_dump() | row["params"] for name, row in stages.items()}
     then, now, times = counted(stage, before), counted(stage, values), 1.0
     for name, value in now.items():
-        if value == then[name]:
+        if value == then[name] or name in BOUNDS and value < then[name]:
             continue
         if name not in GROWS.get(stage, ()) or not amount(then[name]):
             return name
