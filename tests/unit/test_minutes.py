@@ -176,7 +176,7 @@ def test_of_other_work_nothing_is_said(project, here):
 def test_a_lesson_is_foreseen_whole(project, here):
     lesson, whole = foreseen(profile="class"), foreseen()
     assert all("minutes" in row for row in lesson.values())
-    assert 3 * sum(row["minutes"] for row in lesson.values()) < sum(row["minutes"] for row in whole.values())
+    assert 2 * sum(row["minutes"] for row in lesson.values()) < sum(row["minutes"] for row in whole.values())
 
 
 def test_it_is_not_measured_for_nothing(project, monkeypatch):
