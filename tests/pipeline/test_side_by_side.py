@@ -107,7 +107,8 @@ def test_a_student_that_fails_is_named_after_the_others_are_trained(judged):
 
 
 PARENT = """
-import json, sys
+import json, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as a kernel has it; who runs in the background ignores it
 from distil.train import side_by_side
 from distil.workspace.files import read_jsonl
 from distil.workspace.rows import TrainingRow
