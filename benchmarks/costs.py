@@ -20,7 +20,7 @@ from distil.workspace.stage import STAGES, read_meta, run_folder
 
 SHAPE = ("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
          "num_key_value_heads", "head_dim", "vocab_size", "tie_word_embeddings")  # of a model  # fmt: skip
-STARTS = 15  # seconds: what a stage of profile smoke takes, which does next to nothing
+STARTS = 15  # seconds, about: what a stage of profile smoke takes, which does next to nothing
 
 
 def main(profile: str, run: str, seeds: str = "") -> None:

@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from itertools import permutations
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.reference_run.claim import answers
-from distil.evaluate.recipes import Answers, by_recipe
+from distil.evaluate.recipes import Answers, by_recipe, paired
 from distil.workspace.errors import StageError
 from distil.workspace.files import write_text
 from distil.workspace.statistics import seeds_and_questions
+from distil.workspace.students import recipe_of
 
 DRAWS, SEED = 4000, 0  # of a bootstrap over questions
 COMPARED = ("fast", "slow")  # slopes of the others minus theirs
@@ -56,22 +58,25 @@ def with_interval(by_seed: np.ndarray, draws: np.ndarray) -> dict:
 def effort(given: Answers) -> dict:
     """{students: name to slope, minus: name to (other to difference of slopes)}, each as `with_interval` has it.
 
-    Differences are paired by question, and by seed where both have as many.
+    Differences are of checkpoints of one training seed, paired by question.
     """
-    hard = difficulties(given)
-    logs = {
-        name: np.log2([[max(1, row.n_tokens) for row in rows] for rows in each])
-        for name, each in by_recipe(given).items()
-    }
+    hard, names = difficulties(given), by_recipe(given)
     n = len(next(iter(hard.values())))
     drawn = np.random.default_rng(SEED).integers(0, n, (DRAWS, n))
-    own = {name: slopes(hard[name], logs[name]) for name in logs}
-    again = {name: slopes(hard[name][drawn], logs[name].mean(0)[drawn]) for name in logs}
+    logs = {name: np.log2([max(1, row.n_tokens) for row in rows]) for name, rows in given.items()}
+
+    def of(recipe: str, checkpoints: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Slopes of the checkpoints, and of their mean in each draw."""
+        y = np.array([logs[name] for name in checkpoints])
+        return slopes(hard[recipe], y), slopes(hard[recipe][drawn], y.mean(0)[drawn])
+
     minus: dict[str, dict] = {}
-    for name, other in permutations(logs, 2):
-        if other in COMPARED and len(own[name]) == len(own[other]):
-            minus.setdefault(name, {})[other] = with_interval(own[name] - own[other], again[name] - again[other])
-    return {"students": {name: with_interval(own[name], again[name]) for name in logs}, "minus": minus}
+    for name, other in permutations(names, 2):
+        if other in COMPARED and (pairs := paired(given, name, other)):
+            ours, theirs = (of(*side) for side in zip((name, other), zip(*pairs, strict=True), strict=True))
+            minus.setdefault(name, {})[other] = with_interval(ours[0] - theirs[0], ours[1] - theirs[1])
+    own = {name: [one for one in given if recipe_of(one) == name] for name in names}
+    return {"students": {name: with_interval(*of(name, own[name])) for name in names}, "minus": minus}
 
 
 if __name__ == "__main__":

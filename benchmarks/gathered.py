@@ -23,10 +23,11 @@ from distil.models.published import TEACHER
 from distil.workspace.errors import StageError
 from distil.workspace.files import csv_text, write_jsonl, write_text
 from distil.workspace.rows import Problem
-from distil.workspace.stage import read_meta
+from distil.workspace.stage import needed
 
 AGAINST = ("base", "slow", "shortest", "fast", TEACHER)  # whom the others are set against
 PIECE = ("params", "engine", "batch_size", "versions", "gpu", "cores", "commit")  # may differ between the folders
+NOTED = ("params", "figures", "gpu", "cores", "commit", "seconds")  # of 03 and 04
 FAMILIES = ("family", "student", "n", "accuracy", "tokens_per_answer")
 
 
@@ -38,11 +39,12 @@ def gather(run: str, folders: list[Path]) -> Path:
     for folder, words, given in zip(folders, pinned, problems, strict=True):
         if (words, given) != (pinned[0], problems[0]):
             raise StageError(f"{folder}: other problems, words or settings than {folders[0]}: measure again in one way")
+    stages = {stage: recheck.content(needed(run, f"{stage}/meta.json")) for stage in ("03_judge", "04_finetune")}
     found: Answers = {}
     for folder, one in zip(folders, asked, strict=True):
         for name in one["params"]["students"].split(","):
             found[name] = recheck.stored(folder / f"completions/{name}.jsonl", problems[0], one["samples"])
-    trained = read_meta(run, "04_finetune")["params"]["students"].split(",")
+    trained = stages["04_finetune"]["params"]["students"].split(",")
     order = [name for name in (TEACHER, "base", *trained) if name in found]
     answers = {name: found[name] for name in (*order, *(name for name in found if name not in order))}
 
@@ -58,11 +60,8 @@ def gather(run: str, folders: list[Path]) -> Path:
     recheck.work_out(answers, problems[0], out, seed=seed, samples=samples)
     write_text(out / "families.csv", csv_text(families(answers, problems[0]), FAMILIES))
     write_text(out / "against.json", json.dumps(against(answers, seed), indent=1) + "\n")
-    stages = {}
-    for stage in ("03_judge", "04_finetune"):
-        meta = read_meta(run, stage)
-        stages[stage] = {key: meta[key] for key in ("params", "figures", "gpu", "cores", "commit", "seconds")}
-    about = {"command": f"python -m benchmarks.gathered {run} 07_eval of each copy", "stages": stages}
+    noted = {stage: {key: meta[key] for key in NOTED} for stage, meta in stages.items()}
+    about = {"command": f"python -m benchmarks.gathered {run} 07_eval of each copy", "stages": noted}
     write_text(out / "about.json", json.dumps(about, indent=1) + "\n")
     for file in (*out.glob("completions/*.jsonl"), out / "problems.jsonl"):
         compress(file)

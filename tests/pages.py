@@ -19,6 +19,11 @@ PAGES = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
          for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}  # fmt: skip
 
 
+def shown(row: dict) -> int:
+    """1 or -1 if the interval lies above or below zero, 0 if it holds zero."""
+    return (row["ci_low"] > 0) - (row["ci_high"] < 0)
+
+
 def flat(text: str) -> str:
     return re.sub(r"\s+", " ", text)
 

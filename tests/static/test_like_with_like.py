@@ -1,7 +1,7 @@
 """What README.md and docs/results.md say of students compared like with like follows from the kept answers."""
 
 import pytest
-from pages import PAGES, flat
+from pages import PAGES, flat, shown
 
 from benchmarks import effort
 from benchmarks.gathered import gather
@@ -16,11 +16,6 @@ from distil.workspace.rows import Completion
 FAIR, FOLDER = gpu80(), RESULTS / "gpu80"
 README, PAGE = flat(PAGES["README.md"]), flat(PAGES["docs/results.md"])
 BRIEF = ("shortest", "fast", "adaptive", "surprise", "random")
-
-
-def shown(row: dict) -> int:
-    """1 or -1 if the interval lies above or below zero, 0 if it holds zero."""
-    return (row["ci_low"] > 0) - (row["ci_high"] < 0)
 
 
 def test_both_pages_show_the_whole_table():
@@ -73,6 +68,12 @@ def test_students_who_write_alike_everywhere_have_no_slope_and_those_who_double_
     given = {"base": student(lambda _: 64), "fast": student(lambda hard: round(64 * 2 ** (2 * (hard > 0.5))))}
     found = effort.effort(given)["students"]
     assert found["base"]["slope"] == 0 and found["fast"]["slope"] == pytest.approx(2)
+
+
+def test_slopes_are_set_against_those_of_the_same_seed():
+    given = answers(FOLDER)
+    apart = {name: rows for name, rows in given.items() if name not in ("fast", "adaptive@1", "adaptive@2")}
+    assert effort.effort(apart)["minus"].get("adaptive", {}).keys() == {"slow"}, "seed 0 against seeds 1 and 2"
 
 
 def test_students_differ_by_their_chains_alone():

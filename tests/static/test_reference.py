@@ -1,18 +1,13 @@
 """What docs/results.md says of the kept run: the whole claim, and verdicts that follow."""
 
 import pytest
-from pages import PAGES, flat
+from pages import PAGES, flat, shown
 
 from benchmarks.reference_run import claim
 from benchmarks.texts.figures import reference
 
 RUN = reference()
 RESULTS = flat(PAGES["docs/results.md"])
-
-
-def shown(row: dict) -> int:
-    """1 or -1 if the interval lies above or below zero, 0 if it holds zero."""
-    return (row["ci_low"] > 0) - (row["ci_high"] < 0)
 
 
 def unsaid(run: dict, text: str) -> list[str]:

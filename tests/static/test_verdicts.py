@@ -4,7 +4,7 @@ import json
 
 import pytest
 from conftest import ROOT
-from pages import PAGES, flat
+from pages import PAGES, flat, shown
 
 from distil.workspace.profiles import PROFILES
 
@@ -13,11 +13,6 @@ TEXT = flat(" ".join(PAGES.values()))
 
 def result(name: str) -> dict:
     return json.loads((ROOT / f"benchmarks/results/{name}.json").read_text(encoding="utf-8"))
-
-
-def shown(row: dict) -> int:
-    """1 or -1 if the interval lies above or below zero, 0 if it holds zero."""
-    return (row["ci_low"] > 0) - (row["ci_high"] < 0)
 
 
 def of(rows: list[dict], **wanted) -> dict:
