@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distil.models import formats
+from distil.models.grouped_heads import grouped_heads
 from distil.models.templates import prompt_text, settle_special_tokens, stop_ids
 from distil.models.weights import resolve
 from distil.workspace.environment import choose_dtype
@@ -159,43 +160,62 @@ def generate(
     An answer stops at its end token, or has the finish reason `length` where `max_new_tokens` was reached first.
     `until` is told what an answer says so far, now and then, and may end it; that counts as `length`.
     """
-    import torch
-
     settings, opened, ends = sampling(temperature), formats.opened(tokenizer), stop_ids(model, tokenizer)
-    of_ends = torch.tensor(ends, device=model.device)
+    settings |= {"eos_token_id": ends, "pad_token_id": tokenizer.pad_token_id}
+
+    def told(answers: list[list[int]]) -> list[bool]:
+        return [until(text) for text in tokenizer.batch_decode(answers)] if until else [False] * len(answers)
+
     for start in range(0, len(prompts), batch_size):
         ids = [encode_prompt(tokenizer, p) for p in prompts[start : start + batch_size]]
         batch = tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(model.device)
-        tokens, mask, width = batch["input_ids"], batch["attention_mask"], batch["input_ids"].shape[1]
-        active, cache, written = torch.arange(len(ids)), growing_cache(), [[] for _ in ids]
         begun = time.perf_counter()
-        with torch.inference_mode():
-            while len(active) and tokens.shape[1] - width < max_new_tokens:
-                tokens = model.generate(
-                    input_ids=tokens,
-                    attention_mask=mask,
-                    max_new_tokens=min(BLOCK, max_new_tokens - (tokens.shape[1] - width)),
-                    eos_token_id=ends,
-                    pad_token_id=tokenizer.pad_token_id,
-                    past_key_values=cache,
-                    **settings,
-                )
-                for row, answer in zip(active.tolist(), tokens[:, width:].tolist(), strict=True):
-                    written[row] = answer
-                writing = ~torch.isin(tokens[:, width:], of_ends).any(dim=1)
-                if until:
-                    texts = tokenizer.batch_decode(tokens[:, width:])
-                    writing &= torch.tensor([not until(text) for text in texts], device=writing.device)
-                going = writing.nonzero()[:, 0]
-                if len(going) < len(active):  # finished answers leave the batch, so that they cost nothing more
-                    cache.batch_select_indices(going)
-                active, tokens, mask = active[going.cpu()], tokens[going], mask[going]
-                mask = torch.nn.functional.pad(mask, (0, tokens.shape[1] - mask.shape[1]), value=1)
+        written = write(model, batch["input_ids"], batch["attention_mask"], ends, max_new_tokens, settings, told)
         seconds = (time.perf_counter() - begun) / len(ids)
         rows = []
-        for row in written:
-            end = next((place for place, token in enumerate(row) if token in ends), None)
-            answer = row if end is None else row[: end + 1]
+        for answer in written:
             text = formats.whole(opened, tokenizer.decode(answer, skip_special_tokens=True).strip())
-            rows.append(Generated(text, len(answer), "length" if end is None else "stop", round(seconds, 6)))
+            reason = "stop" if answer[-1] in ends else "length"
+            rows.append(Generated(text, len(answer), reason, round(seconds, 6)))
         yield rows
+
+
+def write(
+    model,
+    tokens,
+    mask,
+    ends: Sequence[int],
+    max_new_tokens: int,
+    settings: dict,
+    ended: Callable[[list[list[int]]], list[bool]] = lambda answers: [False] * len(answers),
+) -> list[list[int]]:
+    """The ids that a model writes after each row of `tokens`, with its end token (`ends`) if it came to one.
+
+    `tokens` and `mask` are (rows, columns), padded on the left. `settings` are those of transformers' `generate`.
+    `ended` is shown all rows that go on, every `BLOCK` tokens, and may end some.
+    """
+    import torch
+
+    width, of_ends = tokens.shape[1], torch.tensor(ends, device=tokens.device)
+    active, cache, written = torch.arange(len(tokens)), growing_cache(), [[] for _ in tokens]
+    with torch.inference_mode(), grouped_heads(model):
+        while len(active) and tokens.shape[1] - width < max_new_tokens:
+            tokens = model.generate(
+                input_ids=tokens,
+                attention_mask=mask,
+                max_new_tokens=min(BLOCK, max_new_tokens - (tokens.shape[1] - width)),
+                past_key_values=cache,
+                **settings,
+            )
+            answers = tokens[:, width:].tolist()
+            for row, answer in zip(active.tolist(), answers, strict=True):
+                written[row] = answer
+            writing = ~torch.isin(tokens[:, width:], of_ends).any(dim=1)
+            writing &= ~torch.tensor(ended(answers), device=writing.device)
+            going = writing.nonzero()[:, 0]
+            if len(going) < len(active):  # finished answers leave the batch, so that they cost nothing more
+                cache.batch_select_indices(going)
+            active, tokens, mask = active[going.cpu()], tokens[going], mask[going]
+            mask = torch.nn.functional.pad(mask, (0, tokens.shape[1] - mask.shape[1]), value=1)
+    return [answer[: next((place for place, token in enumerate(answer) if token in ends), len(answer)) + 1]
+            for answer in written]  # fmt: skip

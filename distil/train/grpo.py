@@ -20,7 +20,7 @@ from distil.train.model import backend, load_student_for_training
 from distil.train.packed_policy import PackedPolicy
 from distil.train.reward_model import RewardModel
 from distil.train.rewards import TERMS, Step, both_ends, check_spread, length_trend, reward_terms, steps_of
-from distil.train.writing import TimedWriting, engine, engine_settings, without_bars
+from distil.train.writing import TimedWriting, engine, engine_settings, without_bars, write_with_a_copy
 from distil.verify.registry import verifiable
 from distil.workspace.errors import StageError
 from distil.workspace.files import digest, sha256, write_csv
@@ -224,6 +224,7 @@ def grpo(
         loss_type="dapo",
     )
     model = load_student_for_training(student, packed=packed)
+    write_with_a_copy(model)
     policy = None
     if packed:
         policy = PackedPolicy(

@@ -23,7 +23,7 @@ from distil.train.examples import default_batch_size, fill_epochs
 from distil.train.gkd import check_vocabularies, load_teacher, refuse_unsloth, teacher_folder, teacher_gib
 from distil.train.log import last_value
 from distil.train.model import load_student_for_training
-from distil.train.writing import TimedWriting, engine, engine_settings, without_bars
+from distil.train.writing import TimedWriting, engine, engine_settings, without_bars, write_with_a_copy
 from distil.workspace.errors import StageError
 from distil.workspace.files import digest
 from distil.workspace.rows import Problem, Row
@@ -163,9 +163,11 @@ def distil_on_policy(
         temperature=1.0,
         beta=beta,
     )
+    model = load_student_for_training(student_folder)
+    write_with_a_copy(model)
     with without_bars():
         trainer = trainer_class()(
-            model=load_student_for_training(student_folder),
+            model=model,
             teacher_model=load_teacher(folder, student_folder),
             args=on_one_gpu(config),
             processing_class=tokenizer,

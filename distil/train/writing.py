@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 from collections.abc import Iterator
@@ -9,8 +10,9 @@ from contextlib import contextmanager, redirect_stderr
 from importlib import util
 from typing import Any
 
+from distil.models.student import write
 from distil.train import memory
-from distil.workspace.environment import quiet
+from distil.workspace.environment import choose_dtype, quiet
 
 VLLM_GIB, VLLM_SHARE = 6, 1 / 3  # what vLLM gets beside the weights; and of a GPU's free memory at most
 
@@ -44,6 +46,33 @@ def engine_settings(student: str, longest: int, end: int) -> tuple[dict[str, Any
                 "vllm_gpu_memory_utilization": gib / memory.gpu_gib(),
                 "generation_kwargs": {"stop_token_ids": [end]}}  # fmt: skip
     return settings, gib
+
+
+def write_with_a_copy(model) -> None:
+    """Let a model that is trained on a CPU write with a copy of itself, which has its adapter merged.
+
+    The copy is in the dtype that this machine computes in, as a student's answers are measured; made anew each time, it
+    takes a fraction of a second. A trainer would write with an adapter beside the weights, all in float32, and finished
+    answers would go on costing time.
+    """
+    import torch
+
+    if model.device.type != "cpu":
+        return
+
+    def generate(input_ids, attention_mask, generation_config, **_):
+        writer = copy.deepcopy(model)
+        writer.__dict__.pop("generate", None)
+        if hasattr(writer, "merge_and_unload"):
+            writer = writer.merge_and_unload()
+        writer = writer.to(choose_dtype()[0]).eval()
+        ends, most = generation_config.eos_token_id, generation_config.max_new_tokens
+        settings = {"generation_config": generation_config}
+        answers = [torch.tensor(ids) for ids in write(writer, input_ids, attention_mask, ends, most, settings)]
+        padded = torch.nn.utils.rnn.pad_sequence(answers, True, generation_config.pad_token_id)
+        return torch.cat([input_ids, padded], dim=1)
+
+    model.generate = generate
 
 
 class TimedWriting:

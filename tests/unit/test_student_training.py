@@ -16,6 +16,7 @@ from distil.llm.prompts import student_messages
 from distil.models.student import Generated, encode_prompt, generate, growing_cache, load, load_tokenizer
 from distil.models.weights import tiny_random
 from distil.train import common, examples, log, model, pairs, preference, sft
+from distil.train.common import looks
 from distil.workspace.environment import choose_dtype
 from distil.workspace.errors import StageError
 from distil.workspace.files import read_csv
@@ -464,3 +465,7 @@ def test_own_mistakes_are_wrong_answers_in_due_form(tiny, monkeypatch):
     problems = [a_problem(id=str(i), question=f"Number is {i} What is 7 + 8?", answer="15") for i in range(4)]
     found = pairs.own_mistakes(problems, tiny, 10, seed=0)
     assert found == [pairs.Mistake(problem_id="1", text="\\boxed{9}")]
+
+
+def test_validation_takes_a_tenth_of_a_training_at_most_or_happens_twice():
+    assert looks(298, 32) == 2 and looks(426, 32) == 2 and looks(427, 32) == 4 and looks(1, 0) == 4

@@ -1,0 +1,117 @@
+"""How a student's answers are written on a CPU: heads that share keys, and a copy that writes while it learns."""
+
+import pytest
+
+from distil.models import grouped_heads, student
+from distil.train import writing
+
+torch = pytest.importorskip("torch")
+LENGTHS = (9, 4, 7)
+ENDS = [1]
+
+
+def model_of(heads: int, groups: int, attention: str = "sdpa"):
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(0)
+    shape = {"vocab_size": 97, "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 3}
+    config = Qwen2Config(**shape, num_attention_heads=heads, num_key_value_heads=groups, attn_implementation=attention)
+    return Qwen2ForCausalLM(config).eval()
+
+
+def rows() -> tuple:
+    """(tokens, mask): rows of `LENGTHS`, padded on the left."""
+    torch.manual_seed(1)
+    tokens, mask = torch.randint(3, 97, (len(LENGTHS), max(LENGTHS))), torch.ones(len(LENGTHS), max(LENGTHS)).long()
+    for row, length in enumerate(LENGTHS):
+        mask[row, : max(LENGTHS) - length] = 0
+    return tokens, mask
+
+
+def greedy(model, most: int = 30) -> list[list[int]]:
+    return student.write(model, *rows(), ENDS, most, {"do_sample": False, "eos_token_id": ENDS, "pad_token_id": 0})
+
+
+def logits_of_the_next(model, past: int) -> "torch.Tensor":
+    """Of the last position, where all before are in the cache."""
+    from transformers.cache_utils import DynamicCache
+
+    (tokens, mask), cache = rows(), DynamicCache()
+    with torch.inference_mode():
+        model(tokens[:, :past], attention_mask=mask[:, :past], past_key_values=cache)
+        return model(tokens[:, past:], attention_mask=mask, past_key_values=cache).logits
+
+
+@pytest.mark.parametrize(("heads", "groups"), [(6, 2), (6, 1), (6, 6)])
+def test_heads_that_share_keys_see_the_same_together(heads, groups):
+    model, settings = model_of(heads, groups), {"do_sample": False, "eos_token_id": ENDS, "pad_token_id": 0}
+    for past in (max(LENGTHS) - 1, max(LENGTHS) - 3):  # one new position, and several
+        wanted = logits_of_the_next(model, past)
+        with grouped_heads.grouped_heads(model):
+            assert model.config._attn_implementation == grouped_heads.NAME
+            assert torch.allclose(logits_of_the_next(model, past), wanted, atol=1e-5)
+        assert model.config._attn_implementation == "sdpa"
+    tokens, mask = rows()
+    plain = model.generate(tokens, attention_mask=mask, max_new_tokens=30, **settings)[:, tokens.shape[1] :].tolist()
+    assert [answer + [0] * (30 - len(answer)) for answer in greedy(model)] == [
+        answer + [0] * (30 - len(answer)) for answer in plain
+    ]
+
+
+def test_no_key_is_copied_for_a_single_position(monkeypatch):
+    model, seen = model_of(6, 2), []
+    attention = torch.nn.functional.scaled_dot_product_attention
+
+    def counted(query, key, *args, **how):
+        seen.append((query.shape[1], key.shape[1]))
+        return attention(query, key, *args, **how)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
+    greedy(model, 4)
+    assert seen[-1] == (2, 2), "both have the groups, not the heads"
+
+
+def test_another_attention_is_left_as_it_is():
+    model = model_of(6, 2, attention="eager")
+    with grouped_heads.grouped_heads(model):
+        assert model.config._attn_implementation == "eager"
+
+
+def test_answers_end_at_their_end_token_and_by_what_is_told():
+    whole = greedy(model_of(6, 2))
+    assert all(len(answer) == 30 or answer[-1] in ENDS for answer in whole)
+    assert all(end not in answer[:-1] for answer in whole for end in ENDS)
+    settings = {"do_sample": False, "eos_token_id": ENDS, "pad_token_id": 0}
+    told = student.write(model_of(6, 2), *rows(), ENDS, 30, settings, lambda answers: [True] * len(answers))
+    assert [answer[: student.BLOCK] for answer in whole] == told
+
+
+@pytest.mark.parametrize("adapter", [True, False])
+def test_who_learns_writes_with_a_copy_that_says_the_same(adapter, monkeypatch):
+    from peft import LoraConfig, get_peft_model
+    from transformers import GenerationConfig
+
+    monkeypatch.setattr(writing, "choose_dtype", lambda: (torch.float32, "for this test"))
+    model = model_of(6, 2)
+    if adapter:
+        model = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "down_proj"]))
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(weight, std=0.3)
+    tokens, mask = rows()
+    config = GenerationConfig(do_sample=False, max_new_tokens=30, eos_token_id=ENDS, pad_token_id=0)
+    wanted = model.generate(input_ids=tokens, attention_mask=mask, generation_config=config)
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    writing.write_with_a_copy(model)
+    model.train()
+    found = model.generate(input_ids=tokens, attention_mask=mask, generation_config=config)
+    assert torch.equal(found, wanted)
+    assert model.training and model.config._attn_implementation == "sdpa", "it learns as before"
+    assert before.keys() == dict(model.named_parameters()).keys()
+    assert all(torch.equal(weight, before[name]) for name, weight in model.named_parameters())
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name or (not adapter and "down_proj" in name):
+                weight.mul_(-1)
+    changed = model.generate(input_ids=tokens, attention_mask=mask, generation_config=config)
+    assert not torch.equal(changed, found), "each time it is the student of now"
