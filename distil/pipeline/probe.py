@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from distil.models.grouped_heads import grouped_heads
 from distil.workspace.environment import choose_dtype
 
 SECONDS = 1.5  # of each kind of work; less than the whole answer of a slow machine
@@ -70,8 +71,9 @@ def work_of(config: dict) -> dict[str, Callable[[], int]]:
 
     @torch.inference_mode()
     def write() -> int:
-        for _ in range(TOKENS):
-            writer(input_ids=ids[:1, :1].expand(WRITING, 1), past_key_values=cache)
+        with grouped_heads(writer):
+            for _ in range(TOKENS):
+                writer(input_ids=ids[:1, :1].expand(WRITING, 1), past_key_values=cache)
         cache.crop(LENGTH)
         return WRITING * TOKENS
 
