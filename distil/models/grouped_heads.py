@@ -15,7 +15,8 @@ NAME = "grouped_heads"  # under which transformers knows it
 @contextmanager
 def grouped_heads(model) -> Iterator[None]:
     """Let a model write this way meanwhile, if it is on a CPU and would use PyTorch's own attention."""
-    if model.device.type != "cpu" or model.config._attn_implementation != "sdpa":
+    changeable = getattr(model, "_can_set_attn_implementation", lambda: True)
+    if model.device.type != "cpu" or model.config._attn_implementation != "sdpa" or not changeable():
         yield
         return
     from transformers import AttentionInterface, AttentionMaskInterface
@@ -44,16 +45,18 @@ def attend(module, query, key, value, attention_mask, dropout=0.0, scaling=None,
     """Attention in the form that transformers calls; returns ((rows, positions, heads, size), None).
 
     query is (rows, heads, positions, size), key and value (rows, groups, past, size), attention_mask (rows or 1, 1,
-    positions, past) or None. More positions than one are read as transformers does it: there the copy costs little.
+    positions, past) or None. More positions than one are read as transformers does it: there the copy costs little. So
+    is what has a mask or a bias for each head.
     """
     from torch.nn.functional import scaled_dot_product_attention
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     rows, heads, positions, size = query.shape
     groups = key.shape[1]
-    if positions > 1 or groups == heads or dropout:
+    by_head = how.get("position_bias") is not None or (attention_mask is not None and attention_mask.shape[1] > 1)
+    if positions > 1 or groups == heads or dropout or by_head:
         how |= {"dropout": dropout, "scaling": scaling}
         return sdpa_attention_forward(module, query, key, value, attention_mask, **how)
     asked = query.view(rows, groups, heads // groups, size)
     found = scaled_dot_product_attention(asked, key, value, attn_mask=attention_mask, scale=scaling)
-    return found.reshape(rows, 1, heads, size), None
+    return found.reshape(rows, 1, heads, -1), None

@@ -175,7 +175,7 @@ def generate(
         rows = []
         for answer in written:
             text = formats.whole(opened, tokenizer.decode(answer, skip_special_tokens=True).strip())
-            reason = "stop" if answer[-1] in ends else "length"
+            reason = "stop" if answer and answer[-1] in ends else "length"
             rows.append(Generated(text, len(answer), reason, round(seconds, 6)))
         yield rows
 

@@ -49,30 +49,47 @@ def engine_settings(student: str, longest: int, end: int) -> tuple[dict[str, Any
 
 
 def write_with_a_copy(model) -> None:
-    """Let a model that is trained on a CPU write with a copy of itself, which has its adapter merged.
+    """Let a model that is to be trained on a CPU write with a `merged_copy` of itself, made anew each time.
 
-    The copy is in the dtype that this machine computes in, as a student's answers are measured; made anew each time, it
-    takes a fraction of a second. A trainer would write with an adapter beside the weights, all in float32, and finished
-    answers would go on costing time.
+    A trainer would write with an adapter beside the weights, all in float32, and finished answers would go on costing
+    time.
     """
     import torch
 
-    if model.device.type != "cpu":
+    if torch.cuda.is_available():  # it lies on the CPU still, and will be moved
         return
 
     def generate(input_ids, attention_mask, generation_config, **_):
-        writer = copy.deepcopy(model)
-        writer.__dict__.pop("generate", None)
-        if hasattr(writer, "merge_and_unload"):
-            writer = writer.merge_and_unload()
-        writer = writer.to(choose_dtype()[0]).eval()
         ends, most = generation_config.eos_token_id, generation_config.max_new_tokens
         settings = {"generation_config": generation_config}
-        answers = [torch.tensor(ids) for ids in write(writer, input_ids, attention_mask, ends, most, settings)]
+        written = write(merged_copy(model), input_ids, attention_mask, ends, most, settings)
+        answers = [torch.tensor(ids) for ids in written]
         padded = torch.nn.utils.rnn.pad_sequence(answers, True, generation_config.pad_token_id)
         return torch.cat([input_ids, padded], dim=1)
 
     model.generate = generate
+
+
+def merged_copy(model):
+    """The model with its LoRA adapter merged, to write with, in the dtype that this machine computes in.
+
+    No weight is copied in another dtype first. Buffers stay as they are: those of positions are not to be rounded.
+    """
+    import torch
+
+    dtype, made = choose_dtype()[0], {}
+    with torch.no_grad():
+        for layer in model.modules():
+            if hasattr(layer, "get_delta_weight"):
+                weight = layer.get_base_layer().weight
+                whole = weight + sum(layer.get_delta_weight(name) for name in layer.active_adapters)
+                made[id(weight)] = torch.nn.Parameter(whole.to(dtype), requires_grad=False)
+        for weight in model.parameters():
+            if id(weight) not in made:
+                made[id(weight)] = torch.nn.Parameter(weight.to(dtype), requires_grad=False)
+    copied = copy.deepcopy(model, made)
+    copied.__dict__.pop("generate", None)
+    return (copied.unload() if hasattr(copied, "unload") else copied).eval()
 
 
 class TimedWriting:

@@ -77,6 +77,15 @@ def test_another_attention_is_left_as_it_is():
         assert model.config._attn_implementation == "eager"
 
 
+def test_a_mask_for_each_head_stays_one():
+    query, key = torch.randn(2, 6, 1, 8), torch.randn(2, 2, 5, 8)
+    mask, module = torch.randn(2, 6, 1, 5), torch.nn.Module()
+    module.num_key_value_groups = 3
+    shared = key.repeat_interleave(3, dim=1)
+    wanted = torch.nn.functional.scaled_dot_product_attention(query, shared, shared, attn_mask=mask)
+    assert torch.allclose(grouped_heads.attend(module, query, key, key, mask)[0], wanted.transpose(1, 2), atol=1e-6)
+
+
 def test_answers_end_at_their_end_token_and_by_what_is_told():
     whole = greedy(model_of(6, 2))
     assert all(len(answer) == 30 or answer[-1] in ENDS for answer in whole)
@@ -84,6 +93,34 @@ def test_answers_end_at_their_end_token_and_by_what_is_told():
     settings = {"do_sample": False, "eos_token_id": ENDS, "pad_token_id": 0}
     told = student.write(model_of(6, 2), *rows(), ENDS, 30, settings, lambda answers: [True] * len(answers))
     assert [answer[: student.BLOCK] for answer in whole] == told
+
+
+def test_the_copy_is_the_student_as_it_would_be_loaded(monkeypatch, tmp_path):
+    """Bit by bit, and tied weights are tied; in bfloat16, too, positions are counted in float32."""
+    from peft import LoraConfig, get_peft_model
+
+    monkeypatch.setattr(writing, "choose_dtype", lambda: (torch.bfloat16, "for this test"))
+    monkeypatch.setattr(student, "choose_dtype", lambda: (torch.bfloat16, "for this test"))
+    model_of(6, 2).save_pretrained(tmp_path)
+    copied, loaded = writing.merged_copy(model_of(6, 2)), student.load(str(tmp_path))
+    (tokens, mask), wanted = rows(), loaded.state_dict()
+    assert copied.state_dict().keys() == wanted.keys() and copied.dtype == torch.bfloat16
+    assert all(torch.equal(weight, wanted[name]) for name, weight in copied.state_dict().items())
+    assert torch.equal(copied(tokens, attention_mask=mask).logits, loaded(tokens, attention_mask=mask).logits)
+    model = get_peft_model(model_of(6, 2), LoraConfig(r=4, target_modules=["q_proj", "down_proj"]))
+    torch.nn.init.normal_(model.get_base_model().model.layers[0].self_attn.q_proj.lora_B["default"].weight)
+    wanted = {
+        name: weight.bfloat16() for name, weight in writing.copy.deepcopy(model).merge_and_unload().state_dict().items()
+    }
+    assert all(torch.equal(weight, wanted[name]) for name, weight in writing.merged_copy(model).state_dict().items())
+
+
+def test_on_a_gpu_the_trainer_writes_itself(monkeypatch):
+    """Also while the model still lies on the CPU, from where the trainer takes it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    model = model_of(6, 2)
+    writing.write_with_a_copy(model)
+    assert "generate" not in model.__dict__
 
 
 @pytest.mark.parametrize("adapter", [True, False])
