@@ -164,7 +164,7 @@ def generate(
     settings |= {"eos_token_id": ends, "pad_token_id": tokenizer.pad_token_id}
 
     def told(answers: list[list[int]]) -> list[bool]:
-        return [until(text) for text in tokenizer.batch_decode(answers)] if until else [False] * len(answers)
+        return [bool(until(text)) for text in tokenizer.batch_decode(answers)] if until else [False] * len(answers)
 
     for start in range(0, len(prompts), batch_size):
         ids = [encode_prompt(tokenizer, p) for p in prompts[start : start + batch_size]]

@@ -135,5 +135,5 @@ def test_an_answer_may_be_ended_from_outside(student):
     model, tokenizer = student
     asked = [[{"role": "user", "content": "go on"}]] * 2
     seen = []
-    rows = next(generate(model, tokenizer, asked, 60, 2, until=lambda text: seen.append(text) or True))
+    rows = next(generate(model, tokenizer, asked, 60, 2, until=lambda text: seen.append(text) or text))
     assert len(seen) == 2 and all(row.n_tokens <= 24 for row in rows)
