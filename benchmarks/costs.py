@@ -1,9 +1,8 @@
 """Keep the figures of a run: minutes and memory of each stage in results/costs.json, the rest in results/PROFILE/.
 
-Of profile cpu also what `distil run` needs to foresee a run: distil/pipeline/work.json. SEEDS is a run whose 07
-measured students of several training seeds; its tables go into results/PROFILE/seeds.
+Of profile cpu also what `distil run` needs to foresee a run: distil/pipeline/work.json.
 
-python benchmarks/costs.py PROFILE RUN [SEEDS]
+python benchmarks/costs.py PROFILE RUN
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ SHAPE = ("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", 
 STARTS = 15  # seconds, about: what a stage of profile smoke takes, which does next to nothing
 
 
-def main(profile: str, run: str, seeds: str = "") -> None:
+def main(profile: str, run: str) -> None:
     file = Path(__file__).parent / "results" / "costs.json"
     costs = json.loads(file.read_text()) if file.exists() else {}
     stages, figures = {}, {}
@@ -39,14 +38,6 @@ def main(profile: str, run: str, seeds: str = "") -> None:
     write_text(kept / "meta.json", json.dumps(figures, indent=1) + "\n")
     for name in ("results.csv", "results.md", "differences.jsonl", "accuracy_tokens.png"):
         shutil.copy(run_folder(run) / "07_eval" / name, kept / name)
-    if seeds:
-        (kept / "seeds").mkdir(exist_ok=True)
-        for name in ("results.csv", "results.md", "by_checkpoint.csv", "differences.jsonl"):
-            shutil.copy(run_folder(seeds) / "07_eval" / name, kept / "seeds" / name)
-        made = {"students": read_meta(seeds, "04_finetune")["params"]["students"],
-                "commit": read_meta(seeds, "07_eval")["commit"]}  # fmt: skip
-        write_text(kept / "seeds" / "about.json", json.dumps(made, indent=1) + "\n")
-
     if profile == "cpu":
         metas = {stage: read_meta(run, stage) for stage in STAGES}
         student = Path(resolve(metas["04_finetune"]["params"]["student"]), "config.json")

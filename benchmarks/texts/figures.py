@@ -55,7 +55,7 @@ def cpu() -> dict:
     spent, run = result("costs")["cpu"], small_run("cpu")
     return run | {
         "made": run["stages"]["07_eval"]["commit"],
-        "seeds": measured(RESULTS / "cpu" / "seeds") | {"made": read(RESULTS / "cpu" / "seeds" / "about.json")},
+        "seeds": gathered("cpu3"),
         "harder": students(RESULTS / "cpu" / "results_reference.csv"),
         "commit": spent["commit"],
         "cores": spent["cores"],
@@ -71,20 +71,19 @@ def h100() -> dict:
     return run | {"seconds": sum(run["stages"][stage]["seconds"] for stage in STAGES[3:])}
 
 
-def gpu80() -> dict:
-    """What `benchmarks/gathered.py` kept of the profile gpu80: `measured`, each pair of recipes, 03 and 04, the pieces.
+def gathered(run: str) -> dict:
+    """What `benchmarks/gathered.py` kept of a run: `measured`, each pair of recipes, 03 and 04, the pieces.
 
     `families` has accuracy by family and student; `trained` by student what 04 noted of it.
     """
-    folder = RESULTS / "gpu80"
-    about, families = read(folder / "about.json"), {}
+    folder, families = RESULTS / run, {}
+    about = read(folder / "about.json")
     for row in read_csv(folder / "families.csv"):
         families.setdefault(row["family"], {})[row["student"]] = row["accuracy"]
     figures = about["stages"]["04_finetune"]["figures"]
-    trained = {
-        name: {of: figures[f"{name}_{of}"] for of in ("examples", "tokens")} for name in ("slow", "fast", "shortest")
-    }
-    files = {name: read(folder / f"{name}.json") for name in ("against", "effort", "asked")}
+    names = [key.removesuffix("_examples") for key in figures if key.endswith("_examples")]
+    trained = {name: {of: figures[f"{name}_{of}"] for of in ("examples", "tokens")} for name in names}
+    files = {file.stem: read(file) for file in folder.glob("*.json")}
     commit = about["stages"]["04_finetune"]["commit"][:12]
     return measured(folder) | files | {
         "stages": about["stages"], "commit": commit, "families": families, "trained": trained,
@@ -157,5 +156,5 @@ def profiles() -> dict:
 
 
 KNOWN = {form.__name__: form for form in (
-    result, cpu, h100, gpu80, reference, finetuned, answers, longest_answer, chunk, profiles,
+    result, cpu, h100, gathered, reference, finetuned, answers, longest_answer, chunk, profiles,
 )}  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.texts.figures import RESULTS, finetuned, gpu80, read, reference, result
+from benchmarks.texts.figures import RESULTS, finetuned, gathered, read, reference, result
 from benchmarks.texts.forms import accuracy, count, fixed, gap, percent, table
 
 ACCURACY = "accuracy (95% CI)"
@@ -22,20 +22,21 @@ def costs() -> str:
     return table(["stage", "minutes", "GPU, GiB at most"], rows)
 
 
-def fairly() -> str:
-    """Students of three seeds on the same problems. Seconds are left out: several were answered at once."""
-    found, rows = gpu80(), []
+def fairly(run: str) -> str:
+    """Students of several seeds on the same problems. Seconds are left out: several were answered at once."""
+    found, rows = gathered(run), []
+    best = found["students"].get("teacher")
     for name, row in found["students"].items():
-        over_slow, of_teacher = (found["against"][to].get(name) for to in ("slow", "teacher"))
+        over_slow = found["against"]["slow"].get(name)
         rows.append([
             f"{name} ({row['seeds']} seeds)" if row["seeds"] > 1 else name,
             f"{percent(row['accuracy'], 1)} ({percent(row['ci_low'], 1)} to {percent(row['ci_high'], 1)})",
             count(row["tokens_per_answer"]), percent(row["cut_off"]),
             gap(over_slow) if over_slow else "", fixed(over_slow["tokens_ratio"]) if over_slow else "",
-            percent(row["accuracy"] / found["students"]["teacher"]["accuracy"]) if of_teacher else "",
+            *([percent(row["accuracy"] / best["accuracy"]) if row != best else ""] if best else []),
         ])  # fmt: skip
     heads = ["student", ACCURACY, "tokens an answer", "cut off", "minus slow, points (95% CI)",
-             "times fewer tokens than slow", "of the teacher's accuracy"]  # fmt: skip
+             "times fewer tokens than slow", *(["of the teacher's accuracy"] if best else [])]  # fmt: skip
     return table(heads, rows)
 
 
@@ -110,7 +111,7 @@ def adaptive() -> str:
 def effort() -> str:
     """How many times as many tokens the hardest problems take as the easiest, by student."""
     rows = []
-    for name, row in gpu80()["effort"]["students"].items():
+    for name, row in gathered("gpu80")["effort"]["students"].items():
         least, most = (fixed(2 ** row[end], 2) for end in ("ci_low", "ci_high"))
         seeds = " / ".join(fixed(2**slope, 2) for slope in row["by_seed"])
         rows.append([name, f"{fixed(2 ** row['slope'], 2)} ({least} to {most})", seeds])

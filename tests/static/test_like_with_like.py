@@ -6,20 +6,20 @@ from pages import PAGES, flat, shown
 from benchmarks import effort
 from benchmarks.gathered import gather
 from benchmarks.reference_run.claim import answers, students
-from benchmarks.texts.figures import RESULTS, gpu80
+from benchmarks.texts.figures import RESULTS, gathered
 from benchmarks.texts.tables import fairly
 from distil.evaluate import recheck
 from distil.workspace.errors import StageError
 from distil.workspace.files import write_jsonl, write_text
 from distil.workspace.rows import Completion
 
-FAIR, FOLDER = gpu80(), RESULTS / "gpu80"
+FAIR, FOLDER = gathered("gpu80"), RESULTS / "gpu80"
 README, PAGE = flat(PAGES["README.md"]), flat(PAGES["docs/results.md"])
 BRIEF = ("shortest", "fast", "adaptive", "surprise", "random")
 
 
 def test_both_pages_show_the_whole_table():
-    assert flat(fairly()) in README and flat(fairly()) in PAGE
+    assert flat(fairly("gpu80")) in README and flat(fairly("gpu80")) in PAGE
     assert all(f"`{name}`" in README for name in FAIR["students"] if name != "teacher")
 
 
@@ -82,14 +82,28 @@ def test_students_differ_by_their_chains_alone():
     assert FAIR["asked"]["samples"] == 1 and FAIR["asked"]["sampling"] == "greedy"
 
 
-def test_tables_follow_from_the_kept_answers(tmp_path):
-    problems, names = recheck.rows(FOLDER / "problems.jsonl", recheck.Problem), students(FOLDER)
-    given = {name: recheck.stored(FOLDER / f"completions/{name}.jsonl", problems, 1) for name in names}
+@pytest.mark.parametrize("run", ["gpu80", "cpu3"])
+def test_tables_follow_from_the_kept_answers(run, tmp_path):
+    kept = RESULTS / run
+    problems, names = recheck.rows(kept / "problems.jsonl", recheck.Problem), students(kept)
+    given = {name: recheck.stored(kept / f"completions/{name}.jsonl", problems, 1) for name in names}
     recheck.headless()
-    write_text(tmp_path / "asked.json", (FOLDER / "asked.json").read_text(encoding="utf-8"))
-    recheck.work_out(given, problems, tmp_path, seed=FAIR["asked"]["seed"], samples=1)
+    write_text(tmp_path / "asked.json", (kept / "asked.json").read_text(encoding="utf-8"))
+    recheck.work_out(given, problems, tmp_path, seed=gathered(run)["asked"]["seed"], samples=1)
     for name in ("results.csv", "results.md", "by_checkpoint.csv", "differences.jsonl", "tokens.csv"):
-        assert recheck.numbers(tmp_path / name) == recheck.numbers(FOLDER / name), name
+        assert recheck.numbers(tmp_path / name) == recheck.numbers(kept / name), name
+
+
+def test_the_small_students_verdicts_follow_from_the_kept_files():
+    seeds = gathered("cpu3")
+    assert flat(fairly("cpu3")) in PAGE and "at equal training tokens" in README
+    assert (
+        seeds["stages"]["04_finetune"]["params"]["train_tokens"]
+        and not seeds["stages"]["04_finetune"]["params"]["epochs"]
+    )
+    assert {row["seeds"] for name, row in seeds["students"].items() if name != "base"} == {3}
+    assert "none is shown to be better than the shortest" in PAGE
+    assert not any(shown(seeds["against"]["shortest"][name]) == 1 for name in ("fast", "surprise"))
 
 
 @pytest.mark.slow
