@@ -33,7 +33,7 @@ def test_the_verdicts_on_each_stage_follow_from_the_kept_files():
         "This checkpoint is no better than the base": shown(against["base"]["slow"]) <= 0,
         "Where answers are greedy it is worse": shown(greedy["slow"]["base"]) == -1,
         "with fewer tokens.": over_fast["unaligned"]["tokens_gain"] > 1,
-        "No help that shows.": shown(over_fast["preferred"]) == 0,
+        "No gain is shown.": shown(over_fast["preferred"]) == 0,
         "Its answers are longer": over_fast["preferred"]["tokens_gain"] < 1,
         "No student here is more often right": students["reinforced"]["accuracy"]
         == max(row["accuracy"] for name, row in students.items() if name != "teacher"),
