@@ -61,7 +61,7 @@ def gather(run: str, folders: list[Path]) -> Path:
     write_text(out / "families.csv", csv_text(families(answers, problems[0]), FAMILIES))
     write_text(out / "against.json", json.dumps(against(answers, seed), indent=1) + "\n")
     noted = {stage: {key: meta[key] for key in NOTED} for stage, meta in stages.items()}
-    about = {"command": f"python -m benchmarks.gathered {run} 07_eval of each copy", "stages": noted}
+    about = {"command": f"python -m benchmarks.gathered {run} FOLDER...", "stages": noted}
     write_text(out / "about.json", json.dumps(about, indent=1) + "\n")
     for file in (*out.glob("completions/*.jsonl"), out / "problems.jsonl"):
         compress(file)

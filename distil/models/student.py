@@ -163,14 +163,15 @@ def generate(
     settings, opened, ends = sampling(temperature), formats.opened(tokenizer), stop_ids(model, tokenizer)
     settings |= {"eos_token_id": ends, "pad_token_id": tokenizer.pad_token_id}
 
-    def told(answers: list[list[int]]) -> list[bool]:
-        return [bool(until(text)) for text in tokenizer.batch_decode(answers)] if until else [False] * len(answers)
+    def ended(answers: list[list[int]]) -> list[bool]:
+        return [bool(until and until(text)) for text in tokenizer.batch_decode(answers)]
 
     for start in range(0, len(prompts), batch_size):
         ids = [encode_prompt(tokenizer, p) for p in prompts[start : start + batch_size]]
         batch = tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(model.device)
         begun = time.perf_counter()
-        written = write(model, batch["input_ids"], batch["attention_mask"], ends, max_new_tokens, settings, told)
+        tokens, mask = batch["input_ids"], batch["attention_mask"]
+        written = write(model, tokens, mask, ends, max_new_tokens, settings, ended if until else None)
         seconds = (time.perf_counter() - begun) / len(ids)
         rows = []
         for answer in written:
@@ -187,7 +188,7 @@ def write(
     ends: Sequence[int],
     max_new_tokens: int,
     settings: dict,
-    ended: Callable[[list[list[int]]], list[bool]] = lambda answers: [False] * len(answers),
+    ended: Callable[[list[list[int]]], list[bool]] | None = None,
 ) -> list[list[int]]:
     """The ids that a model writes after each row of `tokens`, with its end token (`ends`) if it came to one.
 
@@ -211,11 +212,12 @@ def write(
             for row, answer in zip(active.tolist(), answers, strict=True):
                 written[row] = answer
             writing = ~torch.isin(tokens[:, width:], of_ends).any(dim=1)
-            writing &= ~torch.tensor(ended(answers), device=writing.device)
+            if ended:
+                writing &= ~torch.tensor(ended(answers), device=writing.device)
             going = writing.nonzero()[:, 0]
             if len(going) < len(active):  # finished answers leave the batch, so that they cost nothing more
                 cache.batch_select_indices(going)
             active, tokens, mask = active[going.cpu()], tokens[going], mask[going]
             mask = torch.nn.functional.pad(mask, (0, tokens.shape[1] - mask.shape[1]), value=1)
-    return [answer[: next((place for place, token in enumerate(answer) if token in ends), len(answer)) + 1]
-            for answer in written]  # fmt: skip
+    places = [next((place for place, token in enumerate(answer) if token in ends), len(answer)) for answer in written]
+    return [answer[: place + 1] for answer, place in zip(written, places, strict=True)]

@@ -105,10 +105,11 @@ def trainer_arguments(
     }
 
 
-def looks(examples: int, looked_at: int) -> int:
-    """How often a training of so many examples looks at its validation rows: 4 times, or 2 where that takes too long.
+def evaluations(examples: int, looked_at: int) -> int:
+    """How often a training on `examples` is evaluated on `looked_at` rows: 4 times, or 2 where 4 would take too long.
 
-    A look computes a third of what training on as many rows does; all together may take a tenth of the training.
+    An evaluation, which has no backward pass, computes a third of what training on as many rows does. All together may
+    take a tenth of the training.
     """
     return 4 if 4 * looked_at / 3 <= 0.1 * examples else 2
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from distil.train.common import dataset, eval_arguments, looks, on_one_gpu, trainer_arguments
+from distil.train.common import dataset, eval_arguments, evaluations, on_one_gpu, trainer_arguments
 from distil.train.examples import TrainingSet, rows_for
 from distil.train.memory import plan, plan_packed, this_machine
 from distil.train.model import backend, load_for_training, uses_fsdp, world_size
@@ -64,7 +64,7 @@ def trl_trainer(
         # they are tied to: after an evaluation and a checkpoint it leaves both sharded, and the next step dies
         arguments |= {"loss_type": "nll"}
     if held_out:
-        every = -(-chosen.steps // looks(len(chosen.ordered), len(held_out)))
+        every = -(-chosen.steps // evaluations(len(chosen.ordered), len(held_out)))
         arguments |= eval_arguments(every, planned.micro_batch_size)
     config = SFTConfig(
         **arguments,
@@ -120,7 +120,7 @@ def packed_trainer(
         **recipe.schedule,
     )
     if held_out:
-        arguments |= eval_arguments(-(-len(steps) // looks(len(chosen.ordered), len(held_out))), 1)
+        arguments |= eval_arguments(-(-len(steps) // evaluations(len(chosen.ordered), len(held_out))), 1)
     model = load_for_training(student, recipe.method, max_length=recipe.max_length, seed=recipe.seed, **recipe.adapter)
     return make_trainer(
         model,

@@ -34,11 +34,15 @@ def vllm_gib(student: str) -> float:
 
 
 def engine_settings(student: str, longest: int, end: int) -> tuple[dict[str, Any], float]:
-    """(what a config of TRL's is told of `engine`, GiB of a GPU that it takes).
+    """(what a config of TRL's is told of `engine`, GiB that writing takes: of a GPU, or on a CPU for `merged_copy`).
 
     Prompt and answer have `longest` tokens at most; `end` is the token that ends an answer, which vLLM's own reading of
     the base may not know.
     """
+    import torch
+
+    if not torch.cuda.is_available():
+        return {}, memory.weights_gib(*memory.base_and_method(student))
     if engine() != "vllm":
         return {}, 0.0
     gib = vllm_gib(student)

@@ -16,7 +16,7 @@ from distil.llm.prompts import student_messages
 from distil.models.student import Generated, encode_prompt, generate, growing_cache, load, load_tokenizer
 from distil.models.weights import tiny_random
 from distil.train import common, examples, log, model, pairs, preference, sft
-from distil.train.common import looks
+from distil.train.common import evaluations
 from distil.workspace.environment import choose_dtype
 from distil.workspace.errors import StageError
 from distil.workspace.files import read_csv
@@ -468,4 +468,6 @@ def test_own_mistakes_are_wrong_answers_in_due_form(tiny, monkeypatch):
 
 
 def test_validation_takes_a_tenth_of_a_training_at_most_or_happens_twice():
-    assert looks(298, 32) == 2 and looks(426, 32) == 2 and looks(427, 32) == 4 and looks(1, 0) == 4
+    assert (
+        evaluations(298, 32) == 2 and evaluations(426, 32) == 2 and evaluations(427, 32) == 4 and evaluations(1, 0) == 4
+    )

@@ -28,8 +28,9 @@ def rows() -> tuple:
     return tokens, mask
 
 
-def greedy(model, most: int = 30) -> list[list[int]]:
-    return student.write(model, *rows(), ENDS, most, {"do_sample": False, "eos_token_id": ENDS, "pad_token_id": 0})
+def greedy(model, most: int = 30, ends: list[int] = ENDS, ended=None) -> list[list[int]]:
+    settings = {"do_sample": False, "eos_token_id": ends, "pad_token_id": 0}
+    return student.write(model, *rows(), ends, most, settings, ended)
 
 
 def logits_of_the_next(model, past: int) -> "torch.Tensor":
@@ -88,10 +89,11 @@ def test_a_mask_for_each_head_stays_one():
 
 def test_answers_end_at_their_end_token_and_by_what_is_told():
     whole = greedy(model_of(6, 2))
-    assert all(len(answer) == 30 or answer[-1] in ENDS for answer in whole)
-    assert all(end not in answer[:-1] for answer in whole for end in ENDS)
-    settings = {"do_sample": False, "eos_token_id": ENDS, "pad_token_id": 0}
-    told = student.write(model_of(6, 2), *rows(), ENDS, 30, settings, lambda answers: [True] * len(answers))
+    assert {len(answer) for answer in whole} == {30}
+    end = whole[0][5]
+    until_end = [answer[: answer.index(end) + 1] if end in answer else answer for answer in whole]
+    assert greedy(model_of(6, 2), ends=[end]) == until_end != whole
+    told = greedy(model_of(6, 2), ended=lambda answers: [True] * len(answers))
     assert [answer[: student.BLOCK] for answer in whole] == told
 
 
@@ -152,3 +154,8 @@ def test_who_learns_writes_with_a_copy_that_says_the_same(adapter, monkeypatch):
                 weight.mul_(-1)
     changed = model.generate(input_ids=tokens, attention_mask=mask, generation_config=config)
     assert not torch.equal(changed, found), "each time it is the student of now"
+
+
+def test_memory_for_the_copy_is_planned(tiny):
+    settings, gib = writing.engine_settings(tiny, 20, 1)
+    assert settings == {} and gib == writing.memory.weights_gib(*writing.memory.base_and_method(tiny)) > 0
